@@ -1,0 +1,2 @@
+//! The program dot-proxy.
+fn main() {}

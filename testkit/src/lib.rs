@@ -1,0 +1,1 @@
+//! Test bench of dot-proxy.
