@@ -1,0 +1,217 @@
+//! What changes when a message crosses the proxy, and nothing else does (promise 5 of `docs/architecture.md`).
+//!
+//! Towards the resolver: the keepalive option stays behind, since it speaks of one TCP session (RFC 7828 §3.2.1), and
+//! what the privacy switches ask is done. Towards the client all of that is undone: its own ID, its question in its own
+//! case, OPT if and only if it sent one, and no more octets than its datagrams take. A signed message crosses as it is.
+
+use std::time::Duration;
+
+use super::edit::{
+    Entangled, address_to, option, put_option, reply, truncate, with_opt_rdata, with_own_opt, without_opt,
+    without_options,
+};
+use super::message::{Message, Opt, opcode, rcode};
+use super::privacy::{Family, put_blank_subnet, put_padding, put_returned_subnet};
+
+/// The privacy switches.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Switches {
+    /// Queries are padded to blocks of 128 octets.
+    pub padding: bool,
+    /// The client subnet of a query is blanked.
+    pub remove_client_subnet: bool,
+}
+
+/// How the client is connected.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Link {
+    /// UDP; the proxy's own limit for an answer, in octets.
+    Datagram {
+        /// `listen.udp-payload-limit`.
+        limit: usize,
+    },
+    /// TCP or TLS; how long an idle connection stays open.
+    Stream {
+        /// `listen.tcp-idle-timeout`.
+        idle: Duration,
+    },
+}
+
+/// What must be undone or kept in mind when the answer comes back.
+#[derive(Clone, Debug)]
+pub struct Passage {
+    link: Link,
+    switches: Switches,
+    had_opt: bool,
+    wants_keepalive: bool,
+    subnet: Option<Box<[u8]>>,
+}
+
+/// The query as the resolver gets it (`None`: unchanged), and what its answer will need.
+///
+/// # Errors
+/// [`Entangled`] if a privacy switch asks for a change that the form of the query does not allow.
+pub fn to_resolver(
+    query: &Message<'_>,
+    switches: Switches,
+    link: Link,
+    family: Family,
+) -> Result<(Option<Vec<u8>>, Passage), Entangled> {
+    let opt = query.opt();
+    let mut passage = Passage { link, switches, had_opt: opt.is_some(), wants_keepalive: false, subnet: None };
+    if query.signature().is_some() || !opcode::WITH_SECTIONS.contains(&query.opcode()) {
+        passage.switches = Switches::default();
+        return Ok((None, passage));
+    }
+    if query.opcode() != opcode::QUERY {
+        passage.switches.remove_client_subnet = false;
+    }
+    passage.wants_keepalive =
+        matches!(link, Link::Stream { .. }) && opt.is_some_and(|opt| opt.option(option::KEEPALIVE).is_some());
+    if !passage.switches.padding && !passage.switches.remove_client_subnet {
+        return Ok((without_options(query, |code| code == option::KEEPALIVE), passage));
+    }
+    let mut rdata = kept_options(opt, passage.switches);
+    if passage.switches.remove_client_subnet {
+        passage.subnet = opt.and_then(|opt| opt.option(option::CLIENT_SUBNET)).map(Box::from);
+        put_blank_subnet(&mut rdata, family);
+    }
+    if passage.switches.padding {
+        let old = opt.map_or(0, |opt| Opt::FIXED + opt.rdata().len());
+        let length = query.bytes().len() - old + Opt::FIXED + rdata.len();
+        put_padding(&mut rdata, length);
+    }
+    let bytes = if opt.is_some() { with_opt_rdata(query, &rdata)? } else { with_own_opt(query, &rdata)? };
+    Ok((Some(bytes), passage))
+}
+
+/// The options that cross in either direction under these switches.
+fn kept_options(opt: Option<Opt<'_>>, switches: Switches) -> Vec<u8> {
+    let mut rdata = Vec::new();
+    for entry in opt.iter().flat_map(Opt::options).filter(|entry| !is_ours(entry.code, switches)) {
+        rdata.extend(entry.bytes);
+    }
+    rdata
+}
+
+/// Options that belong to one hop, or that a switch takes into our hands.
+fn is_ours(code: u16, switches: Switches) -> bool {
+    match code {
+        option::KEEPALIVE => true,
+        option::PADDING => switches.padding,
+        option::CLIENT_SUBNET => switches.remove_client_subnet,
+        _ => false,
+    }
+}
+
+impl Passage {
+    /// The largest answer that this client takes: its own word, at least 512 (RFC 6891 §6.2.3), and our limit.
+    fn answer_limit(&self, query: &Message<'_>) -> usize {
+        match self.link {
+            Link::Stream { .. } => 65_535,
+            Link::Datagram { limit } => query.opt().map_or(512, |opt| usize::from(opt.udp_size())).max(512).min(limit),
+        }
+    }
+
+    /// The answer as this client gets it. `query` is what the client sent.
+    ///
+    /// An answer that cannot be read to its end is not changed beyond ID and question; the caller lets no such answer
+    /// in where its form is known.
+    pub fn to_client(&self, mut answer: Vec<u8>, query: &Message<'_>) -> Vec<u8> {
+        let Ok(view) = Message::parse(&answer) else {
+            address_to(&mut answer, query.id(), query.question().as_ref());
+            return answer;
+        };
+        let question = if view.signature().is_none() { query.question() } else { None };
+        if view.signature().is_none() {
+            match self.edited(&view) {
+                Edited::Same => {}
+                Edited::Changed(bytes) => answer = bytes,
+                Edited::NoAnswer => return reply(query, rcode::SERVFAIL, None, None),
+            }
+        }
+        address_to(&mut answer, query.id(), question.as_ref());
+        self.fitted(answer, query)
+    }
+
+    /// The answer, or its beginning with TC set if it is too large for this client's datagrams.
+    fn fitted(&self, answer: Vec<u8>, query: &Message<'_>) -> Vec<u8> {
+        let limit = self.answer_limit(query);
+        match Message::parse(&answer) {
+            Ok(view) if answer.len() > limit => truncate(&view, limit),
+            _ => answer,
+        }
+    }
+
+    fn edited(&self, answer: &Message<'_>) -> Edited {
+        let Some(opt) = answer.opt() else { return Edited::Same };
+        if !self.had_opt {
+            // an extended code cannot be told without OPT, and its low bits alone would be another code
+            return if opt.extended_rcode() == 0 { Edited::Changed(without_opt(answer)) } else { Edited::NoAnswer };
+        }
+        let returned = self.subnet.as_deref();
+        let keepalive = self.keepalive();
+        if returned.is_none() && keepalive.is_none() {
+            return without_options(answer, |code| is_ours(code, self.switches)).map_or(Edited::Same, Edited::Changed);
+        }
+        let mut rdata = kept_options(Some(opt), self.switches);
+        if let Some(sent) = returned {
+            put_returned_subnet(&mut rdata, sent);
+        }
+        if let Some(tenths) = keepalive {
+            put_option(&mut rdata, option::KEEPALIVE, &tenths.to_be_bytes());
+        }
+        with_opt_rdata(answer, &rdata)
+            .ok()
+            .or_else(|| without_options(answer, |code| is_ours(code, self.switches)))
+            .map_or(Edited::Same, Edited::Changed)
+    }
+
+    /// The idle time-out that a client on a stream asked to know, in tenths of a second (RFC 7828 §3.3.2).
+    fn keepalive(&self) -> Option<u16> {
+        match self.link {
+            Link::Stream { idle } if self.wants_keepalive => {
+                Some(u16::try_from(idle.as_millis() / 100).unwrap_or(u16::MAX))
+            }
+            _ => None,
+        }
+    }
+
+    /// A reply of our own, as this client gets it: with the keepalive it asked for, within its limit.
+    pub fn own_reply(&self, bytes: Vec<u8>, query: &Message<'_>) -> Vec<u8> {
+        let bytes = match (self.keepalive(), Message::parse(&bytes)) {
+            (Some(tenths), Ok(view)) if view.opt().is_some() => {
+                let mut rdata = view.opt().map_or(Vec::new(), |opt| opt.rdata().to_vec());
+                put_option(&mut rdata, option::KEEPALIVE, &tenths.to_be_bytes());
+                with_opt_rdata(&view, &rdata).unwrap_or(bytes)
+            }
+            _ => bytes,
+        };
+        self.fitted(bytes, query)
+    }
+
+    /// A reply that says no more than that the whole answer is to be had over TCP.
+    pub fn truncated_reply(&self, query: &Message<'_>) -> Vec<u8> {
+        let mut bytes = reply(query, rcode::NOERROR, None, None);
+        bytes[2] |= 0x02;
+        bytes
+    }
+}
+
+/// What became of an answer on its way to the client.
+enum Edited {
+    Same,
+    Changed(Vec<u8>),
+    NoAnswer,
+}
+
+/// The idle time-out that the resolver grants in an answer (RFC 7828 §3.2.2); `Some(0)` asks to close.
+pub fn granted_keepalive(answer: &Message<'_>) -> Option<Duration> {
+    let data = answer.opt()?.option(option::KEEPALIVE)?;
+    let tenths = u16::from_be_bytes(data.try_into().ok()?);
+    Some(Duration::from_millis(u64::from(tenths) * 100))
+}
+
+#[cfg(test)]
+#[path = "crossing_tests.rs"]
+mod crossing_tests;

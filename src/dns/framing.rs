@@ -1,0 +1,151 @@
+//! Messages on a stream: two octets of length before each (RFC 1035 §4.2.2, RFC 7766 §8).
+
+/// The largest message, its prefix included.
+const LARGEST: usize = 2 + 65_535;
+/// The most plaintext that one TLS record carries (RFC 8446 §5.1).
+pub const RECORD: usize = 16_384;
+
+/// Appends a message with its length. A message is never longer than its prefix can say.
+pub fn put(out: &mut Vec<u8>, message: &[u8]) {
+    let length = u16::try_from(message.len()).unwrap_or(u16::MAX);
+    out.extend(length.to_be_bytes());
+    out.extend(&message[..usize::from(length)]);
+}
+
+/// How many octets of a buffer of whole framed messages to write at once, so that each TLS record holds whole
+/// messages as far as they fit into one (RFC 7858 §3.3).
+///
+/// The buffer begins with a prefix. A message longer than a record is given whole, to be split by TLS.
+pub fn record_length(buffer: &[u8]) -> usize {
+    let mut end = 0;
+    while let Some(prefix) = buffer.get(end..end + 2) {
+        let next = end + 2 + usize::from(u16::from_be_bytes([prefix[0], prefix[1]]));
+        if next > RECORD && end > 0 {
+            return end;
+        }
+        end = next;
+        if end >= RECORD {
+            break;
+        }
+    }
+    end.min(buffer.len())
+}
+
+/// Octets read from a stream, given out message by message.
+#[derive(Debug)]
+pub struct Inflow {
+    buffer: Vec<u8>,
+    start: usize,
+    end: usize,
+    small: usize,
+}
+
+impl Inflow {
+    /// Room for `capacity` octets to begin with and whenever it is empty; it grows for a message that needs more.
+    pub fn with_capacity(capacity: usize) -> Inflow {
+        Inflow { buffer: vec![0; capacity], start: 0, end: 0, small: capacity }
+    }
+
+    /// Where to read into; never empty. After reading, tell [`Self::filled`].
+    pub fn room(&mut self) -> &mut [u8] {
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+            if self.buffer.len() > self.small {
+                // a large message is rare, its memory is not kept for it
+                self.buffer = vec![0; self.small];
+            }
+        }
+        let wanted = self.wanted();
+        if self.start + wanted > self.buffer.len() || self.end == self.buffer.len() {
+            self.buffer.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+            if wanted > self.buffer.len() || self.end == self.buffer.len() {
+                self.buffer.resize(wanted.max(self.buffer.len() * 2).min(LARGEST.max(self.small)), 0);
+            }
+        }
+        &mut self.buffer[self.end..]
+    }
+
+    /// `count` octets were read into the room.
+    pub fn filled(&mut self, count: usize) {
+        self.end = (self.end + count).min(self.buffer.len());
+    }
+
+    /// The next whole message, without its prefix.
+    pub fn next_message(&mut self) -> Option<&mut [u8]> {
+        let wanted = self.wanted();
+        if wanted < 2 || self.end - self.start < wanted {
+            return None;
+        }
+        let at = self.start + 2;
+        self.start += wanted;
+        Some(&mut self.buffer[at..self.start])
+    }
+
+    /// Whether part of a message has come.
+    pub fn is_partial(&self) -> bool {
+        self.start < self.end
+    }
+
+    /// Octets of the message at the front, its prefix included; 0 while its prefix has not come.
+    fn wanted(&self) -> usize {
+        match self.buffer[self.start..self.end] {
+            [high, low, ..] => 2 + usize::from(u16::from_be_bytes([high, low])),
+            _ => 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Inflow, RECORD, put, record_length};
+    use proptest::prelude::*;
+
+    #[test]
+    fn records_hold_whole_messages() {
+        let mut buffer = Vec::new();
+        for _ in 0..40 {
+            put(&mut buffer, &[7; 1000]);
+        }
+        assert_eq!(record_length(&buffer), 16 * 1002);
+        buffer.clear();
+        put(&mut buffer, &[7; 60_000]);
+        put(&mut buffer, &[7; 10]);
+        assert_eq!(record_length(&buffer), 60_002);
+        assert_eq!(record_length(&buffer[60_002..]), 12);
+        assert_eq!(record_length(&[]), 0);
+        let mut exact = Vec::new();
+        put(&mut exact, &vec![7; RECORD - 2]);
+        put(&mut exact, &[7; 3]);
+        assert_eq!(record_length(&exact), RECORD);
+    }
+
+    proptest! {
+        /// However the octets come in, the messages come out as they were put in, and memory stays bounded.
+        #[test]
+        fn any_segmentation_gives_the_same_messages(
+            messages in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..3000), 0..8),
+            cuts in proptest::collection::vec(1_usize..700, 1..60), capacity in 2_usize..600
+        ) {
+            let mut stream = Vec::new();
+            for message in &messages {
+                put(&mut stream, message);
+            }
+            let (mut inflow, mut seen, mut cut) = (Inflow::with_capacity(capacity), Vec::new(), cuts.iter().cycle());
+            while !stream.is_empty() {
+                let room = inflow.room();
+                prop_assert!(!room.is_empty());
+                let count = room.len().min(stream.len()).min(*cut.next().unwrap_or(&1));
+                room[..count].copy_from_slice(&stream[..count]);
+                stream.drain(..count);
+                inflow.filled(count);
+                while let Some(message) = inflow.next_message() {
+                    seen.push(message.to_vec());
+                }
+                prop_assert!(inflow.buffer.len() <= 65_537);
+            }
+            prop_assert!(!inflow.is_partial());
+            prop_assert_eq!(seen, messages);
+        }
+    }
+}
