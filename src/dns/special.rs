@@ -1,0 +1,107 @@
+//! Names that a forwarder answers itself: `home.arpa` (RFC 8375 §4) and `resolver.arpa` (RFC 9462 §6.4).
+
+use super::edit::reply;
+use super::message::{HEADER, Message, Question, rcode, rtype};
+use super::name;
+
+const HOME_ARPA: &[u8] = b"\x04home\x04arpa\0";
+const RESOLVER_ARPA: &[u8] = b"\x08resolver\x04arpa\0";
+
+/// Time to live of a negative answer of ours, in seconds (RFC 6303 §3 gives three hours to all its zones).
+const NEGATIVE_TTL: u32 = 10_800;
+
+/// A zone that is kept home.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Zone {
+    /// Names of a home network.
+    HomeArpa,
+    /// Names by which a client finds out what else its resolver speaks. The resolver behind us would name itself, and
+    /// take the client past this proxy.
+    ResolverArpa,
+}
+
+impl Zone {
+    fn name(self) -> &'static [u8] {
+        match self {
+            Zone::HomeArpa => HOME_ARPA,
+            Zone::ResolverArpa => RESOLVER_ARPA,
+        }
+    }
+}
+
+/// The zone that a name lies in, if it is one of ours.
+pub fn zone_of(qname: &[u8]) -> Option<Zone> {
+    [Zone::HomeArpa, Zone::ResolverArpa].into_iter().find(|zone| name::is_within(qname, zone.name()))
+}
+
+/// Whether a validator asks for the proof that `home.arpa` is not signed, which only the real zone above it has
+/// (RFC 8375 §4).
+pub fn is_delegation_proof(question: &Question<'_>) -> bool {
+    question.qtype() == rtype::DS && name::same(question.name(), HOME_ARPA)
+}
+
+/// The answer: nothing there, with the SOA that says for how long (RFC 2308 §3). Below `home.arpa` no name exists; the
+/// zones themselves, and what a client may look for in `resolver.arpa`, exist without data.
+pub fn answer(query: &Message<'_>, question: &Question<'_>, zone: Zone) -> Vec<u8> {
+    let apex = question.name().len() - zone.name().len();
+    let code = if zone == Zone::HomeArpa && apex > 0 { rcode::NXDOMAIN } else { rcode::NOERROR };
+    reply(query, code, Some(&soa(HEADER + apex)), None)
+}
+
+/// An SOA record owned by the name that stands at `owner` in the message.
+fn soa(owner: usize) -> Vec<u8> {
+    let [high, low] = u16::try_from(owner).unwrap_or(0).to_be_bytes();
+    let pointer = [high | 0xc0, low];
+    let mut rdata = pointer.to_vec();
+    rdata.extend(b"\x06nobody\x07invalid\0");
+    for number in [1, 3600, 1200, 604_800, NEGATIVE_TTL] {
+        rdata.extend(number.to_be_bytes());
+    }
+    let mut record = pointer.to_vec();
+    record.extend(rtype::SOA.to_be_bytes());
+    record.extend(1_u16.to_be_bytes());
+    record.extend(NEGATIVE_TTL.to_be_bytes());
+    record.extend(u16::try_from(rdata.len()).unwrap_or(0).to_be_bytes());
+    record.extend(rdata);
+    record
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests fail loudly")]
+
+    use super::{Zone, answer, is_delegation_proof, zone_of};
+    use crate::dns::message::Message;
+    use domain::base::{Message as Judge, Rtype};
+    use domain::rdata::Soa;
+
+    #[test]
+    fn zones_are_matched_by_whole_labels() {
+        assert_eq!(zone_of(b"\x04HoMe\x04aRpA\0"), Some(Zone::HomeArpa));
+        assert_eq!(zone_of(b"\x04_dns\x08resolver\x04arpa\0"), Some(Zone::ResolverArpa));
+        assert_eq!(zone_of(b"\x06myhome\x04arpa\0"), None);
+        assert_eq!(zone_of(b"\x04home\x04arpa\x07example\0"), None);
+        assert_eq!(zone_of(b"\0"), None);
+    }
+
+    #[test]
+    fn a_negative_answer_has_an_soa_that_another_implementation_reads() {
+        let query = b"\0\x01\x01\0\0\x01\0\0\0\0\0\0\x01x\x04HOME\x04arpa\0\0\x01\0\x01";
+        let view = Message::parse(query).unwrap();
+        let bytes = answer(&view, &view.question().unwrap(), Zone::HomeArpa);
+        let judge = Judge::from_octets(&bytes).unwrap();
+        assert_eq!(bytes[3] & 15, 3);
+        let record = judge.authority().unwrap().limit_to::<Soa<_>>().next().unwrap().unwrap();
+        assert_eq!(record.owner().to_string(), "HOME.arpa");
+        assert_eq!(record.data().minimum().as_secs(), 10_800);
+        assert_eq!(record.rtype(), Rtype::SOA);
+    }
+
+    #[test]
+    fn only_ds_at_the_apex_proves_the_delegation() {
+        let query = b"\0\x01\x01\0\0\x01\0\0\0\0\0\0\x04home\x04arpa\0\0\x2b\0\x01";
+        assert!(is_delegation_proof(&Message::parse(query).unwrap().question().unwrap()));
+        let below = b"\0\x01\x01\0\0\x01\0\0\0\0\0\0\x01x\x04home\x04arpa\0\0\x2b\0\x01";
+        assert!(!is_delegation_proof(&Message::parse(below).unwrap().question().unwrap()));
+    }
+}

@@ -1,0 +1,393 @@
+//! Streams: accepting connections, and one task for each that reads queries and writes answers as they come, in any
+//! order (RFC 7766 §6.2.1.1).
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::io;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+use tokio::time::Sleep;
+
+use super::limits::{Admission, Places};
+use crate::dns::crossing::Link;
+use crate::dns::framing::{Inflow, put};
+use crate::dns::message::HEADER;
+use crate::query::{Gone, Path, Verdict};
+
+/// Octets read at once from a client. Queries are small, and an idle client should cost little.
+const READ_BUFFER: usize = 1024;
+/// Reads in one turn, so that one busy client does not starve the others.
+const READS_PER_TURN: usize = 16;
+/// How long accepting pauses when the process has no file or memory left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The limits of a client's connection, from the configuration.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Without a whole message for so long, and with nothing to answer, it is closed.
+    pub idle: Duration,
+    /// With answers that the client does not read for so long, it is closed.
+    pub write: Duration,
+    /// Queries in flight; at this number no more is read.
+    pub in_flight: usize,
+    /// Octets of answers that wait; at this number no more is read.
+    pub unread: usize,
+}
+
+/// All connections of a worker's clients, whichever listener accepted them.
+pub struct Hall {
+    path: Rc<Path>,
+    limits: Limits,
+    places: RefCell<Places>,
+    desks: RefCell<HashMap<u64, Rc<Desk>>>,
+    stopped: Cell<bool>,
+}
+
+impl Hall {
+    /// A hall without connections.
+    pub fn new(path: Rc<Path>, limits: Limits, places: Places) -> Hall {
+        Hall { path, limits, places: RefCell::new(places), desks: RefCell::default(), stopped: Cell::new(false) }
+    }
+
+    /// Reads no more queries; each connection ends when its answers have been written.
+    pub fn stop(&self) {
+        self.stopped.set(true);
+        for desk in self.desks.borrow().values() {
+            desk.wake();
+        }
+    }
+
+    /// How many connections there are.
+    pub fn len(&self) -> usize {
+        self.places.borrow().len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.places.borrow().is_empty()
+    }
+
+    /// The place of a newcomer, if there is one.
+    fn admit(&self, client: IpAddr) -> Option<u64> {
+        let admission = self.places.borrow_mut().admit(client, Instant::now());
+        if !matches!(admission, Admission::Admitted(_)) {
+            self.path.counters().tcp_limited.add(1);
+        }
+        match admission {
+            Admission::Admitted(number) => Some(number),
+            Admission::Replaces { newcomer, closed } => {
+                if let Some(desk) = self.desks.borrow().get(&closed) {
+                    desk.broken.set(true);
+                    desk.wake();
+                }
+                Some(newcomer)
+            }
+            Admission::TurnedAway => None,
+        }
+    }
+}
+
+/// Accepts connections for as long as it is polled.
+pub async fn accept(listener: TcpListener, hall: Rc<Hall>) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                hall.path.counters().tcp_connections.add(1);
+                let Some(number) = hall.admit(peer.ip()) else { continue };
+                // without it an answer would wait for the acknowledgement of the one before
+                if let Err(error) = stream.set_nodelay(true) {
+                    log::debug!("a client's connection: {error}");
+                }
+                tokio::task::spawn_local(converse(stream, peer.ip(), number, hall.clone()));
+            }
+            // the client went away before it was accepted; that is its own affair
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                log::warn!("accepting a connection: {error}; trying again every {} ms", ACCEPT_PAUSE.as_millis());
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, HostUnreachable, Interrupted, NetworkUnreachable, TimedOut};
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionReset | HostUnreachable | Interrupted | NetworkUnreachable | TimedOut
+    )
+}
+
+/// What a connection's task shares with the tasks of its queries.
+struct Desk {
+    outgoing: RefCell<Vec<u8>>,
+    in_flight: Cell<usize>,
+    /// The connection ends at once, whatever waits.
+    broken: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+    room: Notify,
+    unread_limit: usize,
+}
+
+impl Desk {
+    fn wake(&self) {
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+
+    /// Takes an answer to be written.
+    fn hand_in(&self, answer: &[u8]) {
+        put(&mut self.outgoing.borrow_mut(), answer);
+        self.wake();
+    }
+
+    /// Takes one message of many, when the client has read enough of those before.
+    async fn hand_in_when_read(&self, answer: &[u8]) -> Result<(), Gone> {
+        while self.outgoing.borrow().len() >= self.unread_limit && !self.broken.get() {
+            self.room.notified().await;
+        }
+        if self.broken.get() {
+            return Err(Gone);
+        }
+        self.hand_in(answer);
+        Ok(())
+    }
+
+    fn done(&self) {
+        self.in_flight.set(self.in_flight.get() - 1);
+        self.wake();
+    }
+}
+
+/// Serves one client's connection until it ends.
+pub async fn converse<S>(stream: S, client: IpAddr, number: u64, hall: Rc<Hall>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let desk = Rc::new(Desk {
+        outgoing: RefCell::default(),
+        in_flight: Cell::new(0),
+        broken: Cell::new(false),
+        waker: RefCell::default(),
+        room: Notify::new(),
+        unread_limit: hall.limits.unread,
+    });
+    hall.desks.borrow_mut().insert(number, desk.clone());
+    let now = Instant::now();
+    let mut conversation = Conversation {
+        stream,
+        client,
+        number,
+        inflow: Inflow::with_capacity(READ_BUFFER),
+        writing: Vec::new(),
+        written: 0,
+        reading: true,
+        marked_idle: true,
+        last_message: now,
+        last_progress: now,
+        timer: Box::pin(tokio::time::sleep(hall.limits.idle)),
+        desk: desk.clone(),
+        hall: hall.clone(),
+    };
+    let result = poll_fn(|context| conversation.poll(context)).await;
+    if let Err(error) = result {
+        log::debug!("a client's connection: {error}");
+    }
+    desk.broken.set(true);
+    desk.room.notify_waiters();
+    hall.desks.borrow_mut().remove(&number);
+    hall.places.borrow_mut().leave(number);
+}
+
+struct Conversation<S> {
+    stream: S,
+    client: IpAddr,
+    number: u64,
+    inflow: Inflow,
+    /// What is being written; new answers gather in the desk meanwhile.
+    writing: Vec<u8>,
+    written: usize,
+    reading: bool,
+    marked_idle: bool,
+    last_message: Instant,
+    last_progress: Instant,
+    timer: Pin<Box<Sleep>>,
+    desk: Rc<Desk>,
+    hall: Rc<Hall>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.listen(context);
+        if self.desk.broken.get() {
+            return Poll::Ready(Ok(()));
+        }
+        if let Poll::Ready(Err(error)) = self.read(context) {
+            return Poll::Ready(Err(error));
+        }
+        if let Poll::Ready(Err(error)) = self.write(context) {
+            return Poll::Ready(Err(error));
+        }
+        let finished = !self.reading || self.hall.stopped.get();
+        if finished && self.desk.in_flight.get() == 0 && !self.is_writing() {
+            return Pin::new(&mut self.stream).poll_shutdown(context);
+        }
+        self.mark();
+        self.look_at_time(context)
+    }
+
+    fn listen(&self, context: &Context<'_>) {
+        let mut waker = self.desk.waker.borrow_mut();
+        match &*waker {
+            Some(known) if known.will_wake(context.waker()) => {}
+            _ => *waker = Some(context.waker().clone()),
+        }
+    }
+
+    fn is_writing(&self) -> bool {
+        self.written < self.writing.len() || !self.desk.outgoing.borrow().is_empty()
+    }
+
+    fn unread(&self) -> usize {
+        self.writing.len() - self.written + self.desk.outgoing.borrow().len()
+    }
+
+    /// Whether another query may be read: back-pressure instead of refusal.
+    fn has_room(&self) -> bool {
+        let limits = self.hall.limits;
+        self.desk.in_flight.get() < limits.in_flight && self.unread() < limits.unread
+    }
+
+    fn read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        for _ in 0..READS_PER_TURN {
+            self.take_messages();
+            if !self.reading || self.hall.stopped.get() || !self.has_room() {
+                return Poll::Pending;
+            }
+            let mut buffer = ReadBuf::new(self.inflow.room());
+            ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer))?;
+            let count = buffer.filled().len();
+            self.inflow.filled(count);
+            // the client has said all it wants to say, and may still listen (RFC 1035 §4.2.2)
+            self.reading = count > 0;
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn take_messages(&mut self) {
+        while self.reading && !self.hall.stopped.get() && self.has_room() {
+            let Some(message) = self.inflow.next_message() else { return };
+            self.last_message = Instant::now();
+            if message.len() < HEADER {
+                // whoever counts like this is not speaking DNS
+                self.hall.path.counters().not_queries.add(1);
+                self.reading = false;
+                return;
+            }
+            self.hall.path.counters().tcp_queries.add(1);
+            let link = Link::Stream { idle: self.hall.limits.idle };
+            let (desk, path) = (self.desk.clone(), self.hall.path.clone());
+            match path.receive(message, self.client, link) {
+                Verdict::Silence => self.reading = false,
+                Verdict::Reply(answer) => put(&mut self.desk.outgoing.borrow_mut(), &answer),
+                Verdict::Relay(pending) => {
+                    desk.in_flight.set(desk.in_flight.get() + 1);
+                    tokio::task::spawn_local(async move {
+                        let answer = path.relay(pending).await;
+                        if desk.broken.get() {
+                            path.counters().unsent_answers.add(1);
+                        } else {
+                            put(&mut desk.outgoing.borrow_mut(), &answer);
+                        }
+                        desk.done();
+                    });
+                }
+                Verdict::Transfer(pending) => {
+                    desk.in_flight.set(desk.in_flight.get() + 1);
+                    tokio::task::spawn_local(async move {
+                        let send = async |answer: Vec<u8>| desk.hand_in_when_read(&answer).await;
+                        if path.transfer(pending, send).await.is_err() {
+                            // a transfer that ends too early must not look whole
+                            desk.broken.set(true);
+                        }
+                        desk.done();
+                    });
+                }
+            }
+        }
+    }
+
+    /// Writes what there is; length and message leave together (RFC 7766 §8).
+    fn write(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            if self.written == self.writing.len() {
+                self.writing.clear();
+                self.written = 0;
+                if self.writing.capacity() > 4 * READ_BUFFER {
+                    // what a burst of answers took is given back
+                    self.writing = Vec::new();
+                }
+                std::mem::swap(&mut self.writing, &mut self.desk.outgoing.borrow_mut());
+                self.desk.room.notify_waiters();
+                if self.writing.is_empty() {
+                    return Pin::new(&mut self.stream).poll_flush(context);
+                }
+                self.last_progress = Instant::now();
+            }
+            let count = ready!(Pin::new(&mut self.stream).poll_write(context, &self.writing[self.written..]))?;
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.written += count;
+            self.last_progress = Instant::now();
+            self.last_message = self.last_progress;
+        }
+    }
+
+    /// Tells the hall whether this connection could make room for another.
+    fn mark(&mut self) {
+        let idle = self.desk.in_flight.get() == 0 && !self.is_writing();
+        if idle != self.marked_idle {
+            self.marked_idle = idle;
+            self.hall.places.borrow_mut().mark(self.number, idle.then(Instant::now));
+        }
+    }
+
+    /// When this connection will have been of no use for too long; `None` while an answer is outstanding.
+    fn due(&self) -> Option<Instant> {
+        if self.is_writing() {
+            Some(self.last_progress + self.hall.limits.write)
+        } else if self.desk.in_flight.get() == 0 {
+            Some(self.last_message + self.hall.limits.idle)
+        } else {
+            None
+        }
+    }
+
+    fn look_at_time(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(due) = self.due() else { return Poll::Pending };
+        if self.timer.deadline() > due.into() {
+            self.timer.as_mut().reset(due.into());
+        }
+        while self.timer.as_mut().poll(context).is_ready() {
+            if Instant::now() >= due {
+                if self.is_writing() {
+                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read its answers")));
+                }
+                return Pin::new(&mut self.stream).poll_shutdown(context);
+            }
+            self.timer.as_mut().reset(due.into());
+        }
+        Poll::Pending
+    }
+}

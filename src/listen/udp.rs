@@ -1,0 +1,202 @@
+//! A UDP socket at work: queries in by the batch, answers out by the batch.
+
+use std::cell::RefCell;
+use std::collections::HashSet;
+use std::future::{Future, poll_fn};
+use std::hash::{BuildHasher, RandomState};
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use tokio::io::Interest;
+use tokio::net::UdpSocket;
+use tokio::sync::watch;
+
+use super::datagrams::{BATCH, Datagram, Inbox, LocalAddress, Outbox, Outgoing};
+use crate::dns::crossing::Link;
+use crate::dns::edit::truncate;
+use crate::dns::message::{self, HEADER, Message};
+use crate::query::{Path, Verdict};
+use crate::sockets::UdpListener;
+
+/// Answers that wait for room in the socket's buffer; beyond it the oldest are given up.
+const BACKLOG: usize = 4 * BATCH;
+/// Batches received in one turn before the worker's other sockets have theirs.
+const BATCHES_PER_TURN: usize = 2;
+
+/// What a query on its way is known by: a client repeats all three when it hears nothing.
+type Identity = (SocketAddr, u16, u64);
+
+/// What the socket's task shares with the tasks of its queries.
+struct Desk {
+    path: Rc<Path>,
+    outgoing: RefCell<Vec<Outgoing>>,
+    waker: RefCell<Option<Waker>>,
+    pending: RefCell<HashSet<Identity>>,
+    hashes: RandomState,
+}
+
+impl Desk {
+    fn hand_in(&self, bytes: Vec<u8>, peer: SocketAddr, local: Option<LocalAddress>) {
+        let mut outgoing = self.outgoing.borrow_mut();
+        if outgoing.len() >= BACKLOG {
+            outgoing.remove(0);
+            self.path.counters().unsent_answers.add(1);
+        }
+        outgoing.push(Outgoing { bytes, peer, local });
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+}
+
+/// Serves one socket until `stop` says so; what has been received by then is still answered.
+pub async fn serve(listener: UdpListener, path: Rc<Path>, limit: usize, mut stop: watch::Receiver<bool>) {
+    let desk = Rc::new(Desk {
+        path,
+        outgoing: RefCell::default(),
+        waker: RefCell::default(),
+        pending: RefCell::default(),
+        hashes: RandomState::new(),
+    });
+    let mut service = Service {
+        socket: listener.socket,
+        inbox: Inbox::new(listener.many_addresses),
+        outbox: Outbox::default(),
+        link: Link::Datagram { limit },
+        desk,
+        stopped: false,
+    };
+    // an error means that the main thread is gone, and so is the service
+    let mut stop = pin!(stop.wait_for(|&stop| stop));
+    poll_fn(|context| {
+        service.stopped = service.stopped || stop.as_mut().poll(context).is_ready();
+        service.poll(context)
+    })
+    .await;
+}
+
+struct Service {
+    socket: UdpSocket,
+    inbox: Inbox,
+    outbox: Outbox,
+    link: Link,
+    desk: Rc<Desk>,
+    stopped: bool,
+}
+
+impl Service {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.listen(context);
+        if !self.stopped {
+            self.receive(context);
+        }
+        self.send(context);
+        // a stopped socket stays for the answers of what it has received
+        if self.stopped && self.desk.pending.borrow().is_empty() && self.desk.outgoing.borrow().is_empty() {
+            return Poll::Ready(());
+        }
+        Poll::Pending
+    }
+
+    fn listen(&self, context: &Context<'_>) {
+        let mut waker = self.desk.waker.borrow_mut();
+        match &*waker {
+            Some(known) if known.will_wake(context.waker()) => {}
+            _ => *waker = Some(context.waker().clone()),
+        }
+    }
+
+    fn receive(&mut self, context: &mut Context<'_>) {
+        for _ in 0..BATCHES_PER_TURN {
+            if self.socket.poll_recv_ready(context).is_pending() {
+                return;
+            }
+            let inbox = &mut self.inbox;
+            let socket = &self.socket;
+            match self.socket.try_io(Interest::READABLE, || inbox.receive(socket.as_fd())) {
+                Ok(count) => {
+                    for datagram in self.inbox.datagrams() {
+                        handle(&self.desk, &datagram, self.link);
+                    }
+                    // fewer than there was room for: nothing more waits, and the kernel will say when something does
+                    if count < BATCH {
+                        let drained = || Err::<(), _>(io::Error::from(ErrorKind::WouldBlock));
+                        drop(self.socket.try_io(Interest::READABLE, drained));
+                        if self.socket.poll_recv_ready(context).is_pending() {
+                            return;
+                        }
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                // what one client's network did to a datagram says nothing about the socket
+                Err(error) => log::debug!("receiving a datagram: {error}"),
+            }
+        }
+        context.waker().wake_by_ref();
+    }
+
+    fn send(&mut self, context: &mut Context<'_>) {
+        let mut outgoing = self.desk.outgoing.borrow_mut();
+        let mut done = 0;
+        while done < outgoing.len() {
+            let (outbox, socket) = (&mut self.outbox, &self.socket);
+            match socket.try_io(Interest::WRITABLE, || outbox.send(socket.as_fd(), &outgoing[done..])) {
+                Ok(sent) => done += sent,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    if socket.poll_send_ready(context).is_pending() {
+                        break;
+                    }
+                }
+                Err(error) => {
+                    if !shorten(&mut outgoing[done], &error) {
+                        log::debug!("sending an answer: {error}");
+                        self.desk.path.counters().unsent_answers.add(1);
+                        done += 1;
+                    }
+                }
+            }
+        }
+        outgoing.drain(..done);
+    }
+}
+
+/// An answer too long for the path to its client is cut, once (RFC 9715 R4).
+fn shorten(answer: &mut Outgoing, error: &io::Error) -> bool {
+    if error.raw_os_error() != Some(libc::EMSGSIZE) {
+        return false;
+    }
+    let short = match Message::parse(&answer.bytes) {
+        Ok(view) if !view.is_truncated() => truncate(&view, 512),
+        _ => return false,
+    };
+    answer.bytes = short;
+    true
+}
+
+fn handle(desk: &Rc<Desk>, datagram: &Datagram<'_>, link: Link) {
+    let (peer, local) = (datagram.peer, datagram.local);
+    desk.path.counters().udp_queries.add(1);
+    match desk.path.receive(datagram.bytes, peer.ip(), link) {
+        Verdict::Silence => {}
+        Verdict::Reply(bytes) => desk.hand_in(bytes, peer, local),
+        Verdict::Relay(pending) | Verdict::Transfer(pending) => {
+            let question = &datagram.bytes[HEADER..];
+            let identity = (peer, message::id(datagram.bytes), desk.hashes.hash_one(question));
+            if !desk.pending.borrow_mut().insert(identity) {
+                // the answer to the first copy is on its way (RFC 5452 §5)
+                desk.path.counters().retransmissions.add(1);
+                return;
+            }
+            let desk = desk.clone();
+            tokio::task::spawn_local(async move {
+                let answer = desk.path.relay(pending).await;
+                desk.pending.borrow_mut().remove(&identity);
+                desk.hand_in(answer, peer, local);
+            });
+        }
+    }
+}

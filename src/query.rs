@@ -1,0 +1,328 @@
+//! The path of one query, from top to bottom.
+//!
+//! ```text
+//! octets ─▶ receive: is it a query, may this client ask, can it be read, is it for us to answer
+//!             │  nothing, or a reply of our own
+//!             ▼
+//!           Pending ─▶ relay: ask the group under one deadline ─▶ the answer as this client must see it
+//!                  └─▶ transfer: a connection of its own, message by message
+//! ```
+//!
+//! [`Path::receive`] does not wait and takes no task; only what must be asked does.
+
+use std::cell::Cell;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+
+use crate::config::settings::{LocalOrForward, SpecialNames};
+use crate::dns::crossing::{Link, Passage, Switches, to_resolver};
+use crate::dns::edit::{ExtendedError, reply, reply_to_unreadable};
+use crate::dns::message::{CLASS_IN, HEADER, Message, Signature, is_response, opcode, opcode_of, rcode, rtype};
+use crate::dns::privacy::Family;
+use crate::dns::special::{self, Zone};
+use crate::dns::transfer::{Progress, Transfer};
+use crate::metrics::Counters;
+use crate::upstream::group::{Failure, Group};
+use crate::upstream::inflight::Asked;
+use crate::upstream::solo::Solo;
+
+/// How long a transfer may pause between two messages. Its whole length has no limit (RFC 5936 §2.2).
+const TRANSFER_PAUSE: Duration = Duration::from_secs(30);
+
+/// What is to be done with a message from a client.
+pub enum Verdict {
+    /// Nothing is answered: it is no query.
+    Silence,
+    /// This is the answer.
+    Reply(Vec<u8>),
+    /// A resolver must be asked; see [`Path::relay`].
+    Relay(Pending),
+    /// A transfer over a stream; see [`Path::transfer`].
+    Transfer(Pending),
+}
+
+/// How a query is asked.
+enum Way {
+    /// Over the connection that all queries share.
+    Shared,
+    /// Over a connection of its own, with the client's ID.
+    Alone,
+    /// Over a connection of its own, with an answer of many messages.
+    Transfer(Transfer),
+}
+
+/// A query on its way.
+pub struct Pending {
+    asked: Rc<Asked>,
+    /// What the client sent, if something else goes to the resolver.
+    original: Option<Box<[u8]>>,
+    passage: Passage,
+    deadline: Instant,
+    way: Way,
+    _active: Active,
+}
+
+impl Pending {
+    fn query(&self) -> &[u8] {
+        self.original.as_deref().unwrap_or_else(|| self.asked.bytes())
+    }
+
+    /// The message as the client sent it; the checks were made when it came.
+    fn view(&self) -> Option<Message<'_>> {
+        readable(self.query())
+    }
+}
+
+/// Counts the queries in flight, so that an orderly stop can wait for them.
+struct Active(Rc<Cell<usize>>);
+
+impl Active {
+    fn new(count: &Rc<Cell<usize>>) -> Active {
+        count.set(count.get() + 1);
+        Active(count.clone())
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+/// The client of a transfer is gone.
+#[derive(Debug)]
+pub struct Gone;
+
+/// What the path of a query depends on, one for each worker.
+pub struct Path {
+    group: Rc<Group>,
+    allow: Vec<IpNet>,
+    switches: Switches,
+    special_names: SpecialNames,
+    deadline: Duration,
+    counters: Arc<Counters>,
+    active: Rc<Cell<usize>>,
+}
+
+/// The view of a query, of whatever operation; `None` if it cannot be read.
+fn readable(bytes: &[u8]) -> Option<Message<'_>> {
+    if opcode::WITH_SECTIONS.contains(&opcode_of(bytes)) {
+        Message::parse(bytes).ok()
+    } else {
+        Message::parse_questions(bytes).ok()
+    }
+}
+
+impl Path {
+    /// The path that leads to `group`.
+    pub fn new(
+        group: Rc<Group>,
+        allow: Vec<IpNet>,
+        switches: Switches,
+        special_names: SpecialNames,
+        deadline: Duration,
+        counters: Arc<Counters>,
+    ) -> Path {
+        Path { group, allow, switches, special_names, deadline, counters, active: Rc::default() }
+    }
+
+    /// Queries that have come and have not been answered.
+    pub fn active(&self) -> usize {
+        self.active.get()
+    }
+
+    /// This worker's counters.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Judges a message from a client.
+    pub fn receive(&self, bytes: &[u8], client: IpAddr, link: Link) -> Verdict {
+        // a response is never answered, or two servers could be made to talk to each other for ever
+        if bytes.len() < HEADER || is_response(bytes) {
+            self.counters.not_queries.add(1);
+            return Verdict::Silence;
+        }
+        let Some(query) = readable(bytes) else { return self.unreadable(bytes, client, link) };
+        if !self.allows(client) {
+            self.counters.prohibited.add(1);
+            let error = ExtendedError::new(ExtendedError::PROHIBITED, "not in listen.allow");
+            return Verdict::Reply(reply(&query, rcode::REFUSED, None, Some(&error)));
+        }
+        if query.opcode() == opcode::QUERY && query.question_count() > 1 || query.opt_count() > 1 {
+            return self.malformed(bytes);
+        }
+        if let Some(bytes) = self.own_answer(&query, link) {
+            self.counters.local_replies.add(1);
+            return Verdict::Reply(bytes);
+        }
+        let way = match (query.signature(), Transfer::asked_by(&query)) {
+            (_, Some(transfer)) if query.opcode() == opcode::QUERY => Way::Transfer(transfer),
+            (Some(Signature::Sig0), _) => Way::Alone,
+            _ => Way::Shared,
+        };
+        let family = if client.is_ipv6() { Family::V6 } else { Family::V4 };
+        let Ok((changed, passage)) = to_resolver(&query, self.switches, link, family) else { return self.malformed(bytes) };
+        let (sent, original) = match changed {
+            Some(changed) => (changed.into_boxed_slice(), Some(bytes.into())),
+            None => (bytes.into(), None),
+        };
+        let is_transfer = matches!(way, Way::Transfer(_)) && matches!(link, Link::Stream { .. });
+        let pending = Pending {
+            asked: Rc::new(Asked::new(&query, sent)),
+            original,
+            passage,
+            deadline: Instant::now() + self.deadline,
+            way,
+            _active: Active::new(&self.active),
+        };
+        if is_transfer { Verdict::Transfer(pending) } else { Verdict::Relay(pending) }
+    }
+
+    fn allows(&self, client: IpAddr) -> bool {
+        // a dual-stack socket shows IPv4 clients as mapped addresses
+        let client = client.to_canonical();
+        self.allow.iter().any(|network| network.contains(&client))
+    }
+
+    fn malformed(&self, bytes: &[u8]) -> Verdict {
+        self.counters.malformed.add(1);
+        Verdict::Reply(reply_to_unreadable(bytes))
+    }
+
+    /// What cannot be read is an error where the form is known, and the resolver's affair where it is not.
+    fn unreadable(&self, bytes: &[u8], client: IpAddr, link: Link) -> Verdict {
+        let header = [&bytes[..4], &[0; 8]].concat();
+        let (Some(header), true) = (readable(&header), self.allows(client)) else { return self.malformed(bytes) };
+        if opcode::WITH_SECTIONS.contains(&opcode_of(bytes)) || opcode_of(bytes) == opcode::DSO {
+            return self.malformed(bytes);
+        }
+        let Ok((_, passage)) = to_resolver(&header, Switches::default(), link, Family::V4) else {
+            return self.malformed(bytes);
+        };
+        Verdict::Relay(Pending {
+            asked: Rc::new(Asked::opaque(bytes.into())),
+            original: None,
+            passage,
+            deadline: Instant::now() + self.deadline,
+            way: Way::Shared,
+            _active: Active::new(&self.active),
+        })
+    }
+
+    /// Queries that are answered here: operations that cannot be relayed, and names that must not leave.
+    fn own_answer(&self, query: &Message<'_>, link: Link) -> Option<Vec<u8>> {
+        if query.opcode() == opcode::DSO {
+            // on a shared connection the resolver would enter a stateful session for everybody (RFC 8490 §5.1)
+            let bare = [&query.bytes()[..4], &[0; 8]].concat();
+            return Message::parse_questions(&bare).ok().map(|bare| reply(&bare, rcode::NOTIMP, None, None));
+        }
+        let question = query.question().filter(|_| query.opcode() == opcode::QUERY)?;
+        if question.qtype() == rtype::AXFR && matches!(link, Link::Datagram { .. }) {
+            let error = ExtendedError::new(ExtendedError::NOT_SUPPORTED, "zone transfers are relayed over TCP only");
+            return Some(reply(query, rcode::REFUSED, None, Some(&error)));
+        }
+        let zone = special::zone_of(question.name()).filter(|_| question.qclass() == CLASS_IN)?;
+        let (forward, dnssec_ok) = match zone {
+            Zone::HomeArpa => (self.special_names.home_arpa, query.opt().is_some_and(|opt| opt.flags() & 0x8000 != 0)),
+            Zone::ResolverArpa => (self.special_names.resolver_arpa, false),
+        };
+        if forward == LocalOrForward::Forward || dnssec_ok && special::is_delegation_proof(&question) {
+            return None;
+        }
+        Some(special::answer(query, &question, zone))
+    }
+
+    /// Asks, and gives the reply that the client gets: the answer, or SERVFAIL with the reason.
+    pub async fn relay(&self, pending: Pending) -> Vec<u8> {
+        let answer = match &pending.way {
+            Way::Shared => self.group.ask(pending.asked.clone(), pending.deadline).await,
+            Way::Alone => self.ask_alone(&pending, true).await.map(|(_, answer)| answer),
+            Way::Transfer(transfer) => match self.ask_alone(&pending, false).await {
+                // a transfer over UDP is one message or none (RFC 1995 §2)
+                Ok((_, answer)) if !is_whole(transfer.clone(), &answer) => return self.truncated(&pending),
+                result => result.map(|(_, answer)| answer),
+            },
+        };
+        match (answer, pending.view()) {
+            (Ok(answer), Some(query)) => {
+                let reply = pending.passage.to_client(answer, &query);
+                self.counters.truncated.add(u64::from(reply[2] & 0x02 != 0));
+                reply
+            }
+            (Ok(mut answer), None) => {
+                crate::dns::message::set_id(&mut answer, crate::dns::message::id(pending.query()));
+                answer
+            }
+            (Err(failure), _) => self.failed(&pending, &failure),
+        }
+    }
+
+    async fn ask_alone(&self, pending: &Pending, keep_id: bool) -> Result<(Solo, Vec<u8>), Failure> {
+        let mut solo = Solo::ask(&self.group, pending.asked.clone(), keep_id, pending.deadline).await?;
+        let left = pending.deadline.saturating_duration_since(Instant::now());
+        match solo.next(left).await {
+            Ok(answer) => Ok((solo, answer)),
+            Err(trouble) => {
+                let mut failure = Failure::default();
+                failure.note("upstream", true, trouble);
+                Err(failure)
+            }
+        }
+    }
+
+    fn truncated(&self, pending: &Pending) -> Vec<u8> {
+        self.counters.truncated.add(1);
+        pending.view().map_or_else(Vec::new, |query| pending.passage.truncated_reply(&query))
+    }
+
+    /// SERVFAIL with the reason (RFC 8914).
+    fn failed(&self, pending: &Pending, failure: &Failure) -> Vec<u8> {
+        self.counters.failures.add(1);
+        let error = failure.extended_error();
+        log::debug!("a query failed: {}", error.text);
+        match pending.view() {
+            Some(query) => {
+                pending.passage.own_reply(reply(&query, rcode::SERVFAIL, None, Some(&error)), &query)
+            }
+            None => {
+                let mut bytes = reply_to_unreadable(pending.query());
+                bytes[3] = bytes[3] & 0xf0 | rcode::SERVFAIL;
+                bytes
+            }
+        }
+    }
+
+    /// Relays all messages of a transfer, in order, each handed to `send`.
+    ///
+    /// # Errors
+    /// If the transfer broke off after it had begun: the connection to the client must end, nothing else can tell it.
+    pub async fn transfer(&self, pending: Pending, send: impl AsyncFn(Vec<u8>) -> Result<(), Gone>) -> Result<(), Gone> {
+        let (Way::Transfer(transfer), Some(query)) = (&pending.way, pending.view()) else { return Err(Gone) };
+        let mut transfer = transfer.clone();
+        let (mut solo, mut answer) = match self.ask_alone(&pending, false).await {
+            Ok(begun) => begun,
+            Err(failure) => return send(self.failed(&pending, &failure)).await,
+        };
+        loop {
+            let progress = Message::parse(&answer).map_or(Progress::Done, |view| transfer.observe(&view));
+            send(pending.passage.to_client(answer, &query)).await?;
+            if progress == Progress::Done {
+                return Ok(());
+            }
+            answer = solo.next(TRANSFER_PAUSE).await.map_err(|trouble| {
+                log::debug!("a zone transfer broke off: {trouble}");
+                Gone
+            })?;
+        }
+    }
+}
+
+/// Whether the first message of a transfer is all of it.
+fn is_whole(mut transfer: Transfer, answer: &[u8]) -> bool {
+    Message::parse(answer).is_ok_and(|view| transfer.observe(&view) == Progress::Done)
+}

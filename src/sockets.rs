@@ -1,0 +1,201 @@
+//! Listening sockets: bound here, all of them before anything else happens, one of each kind for every worker.
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6, TcpListener as StdTcpListener, UdpSocket as StdUdpSocket};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, SockaddrIn6, bind, listen, setsockopt, socket, sockopt,
+};
+use tokio::net::UdpSocket;
+
+use crate::listen::datagrams::forbid_fragments;
+
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 1024;
+/// Octets of datagrams that may wait for a worker; the kernel may grant less.
+const RECEIVE_BUFFER: usize = 4 * 1024 * 1024;
+/// How often a free port is looked for that both UDP and TCP can have.
+const PORT_TRIES: usize = 32;
+
+/// A UDP socket, ready for its worker.
+pub struct UdpListener {
+    /// The socket.
+    pub socket: UdpSocket,
+    /// Whether it serves more than one address, so that each datagram must tell its own.
+    pub many_addresses: bool,
+}
+
+/// The sockets of one address, one of each kind for every worker.
+pub struct Bound {
+    /// The address, with the port that the kernel chose if none was given.
+    pub address: SocketAddr,
+    udp: Vec<StdUdpSocket>,
+    tcp: Vec<StdTcpListener>,
+}
+
+/// One worker's share of a [`Bound`].
+pub struct Share {
+    /// Datagrams.
+    pub udp: StdUdpSocket,
+    /// Connections.
+    pub tcp: StdTcpListener,
+}
+
+/// An address could not be bound.
+#[derive(Debug)]
+pub struct BindError {
+    address: SocketAddr,
+    kind: &'static str,
+    source: io::Error,
+}
+
+impl fmt::Display for BindError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let BindError { address, kind, source } = self;
+        write!(out, "cannot listen on {address} ({kind}): {source}")?;
+        match source.raw_os_error() {
+            Some(libc::EADDRINUSE) => {
+                write!(out, "; see who holds the port with `ss -lpn 'sport = :{}'`, or choose another address", address.port())
+            }
+            Some(libc::EACCES) => write!(out, "; ports below 1024 need root or CAP_NET_BIND_SERVICE"),
+            Some(libc::EADDRNOTAVAIL) => write!(out, "; this machine has no such address"),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for BindError {}
+
+/// Binds every address for each of `workers`.
+///
+/// # Errors
+/// The first address that cannot be had.
+pub fn bind_all(addresses: &[SocketAddr], workers: usize) -> Result<Vec<Bound>, BindError> {
+    addresses.iter().map(|&address| bind_address(address, workers)).collect()
+}
+
+fn bind_address(address: SocketAddr, workers: usize) -> Result<Bound, BindError> {
+    let mut tries = if address.port() == 0 { PORT_TRIES } else { 1 };
+    loop {
+        tries -= 1;
+        match bind_both(address, workers) {
+            // with port 0 another process may have the other protocol's port of that number
+            Err(error) if tries > 0 && error.source.raw_os_error() == Some(libc::EADDRINUSE) => {}
+            result => return result,
+        }
+    }
+}
+
+fn bind_both(address: SocketAddr, workers: usize) -> Result<Bound, BindError> {
+    let fault = |kind| move |source: io::Error| BindError { address, kind, source };
+    let first = bind_tcp(address).map_err(fault("tcp"))?;
+    let address = first.local_addr().map_err(fault("tcp"))?;
+    let mut tcp = vec![first];
+    while tcp.len() < workers {
+        tcp.push(bind_tcp(address).map_err(fault("tcp"))?);
+    }
+    let udp: Result<Vec<_>, _> = (0..workers).map(|_| bind_udp(address).map_err(fault("udp"))).collect();
+    Ok(Bound { address, udp: udp?, tcp })
+}
+
+/// A socket of its own for a worker: the kernel spreads clients over all that share an address.
+fn new_socket(address: SocketAddr, kind: SockType) -> nix::Result<OwnedFd> {
+    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let fd = socket(family, kind, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?;
+    setsockopt(&fd, sockopt::ReusePort, &true)?;
+    if address.is_ipv6() {
+        // [::] and 0.0.0.0 can then be listened on together
+        setsockopt(&fd, sockopt::Ipv6V6Only, &true)?;
+    }
+    Ok(fd)
+}
+
+fn bind_to(fd: &OwnedFd, address: SocketAddr) -> nix::Result<()> {
+    match address {
+        SocketAddr::V4(v4) => bind(fd.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(*v4.ip(), v4.port()))),
+        SocketAddr::V6(v6) => {
+            bind(fd.as_raw_fd(), &SockaddrIn6::from(SocketAddrV6::new(*v6.ip(), v6.port(), 0, v6.scope_id())))
+        }
+    }
+}
+
+fn bind_tcp(address: SocketAddr) -> io::Result<StdTcpListener> {
+    let fd = new_socket(address, SockType::Stream)?;
+    setsockopt(&fd, sockopt::ReuseAddr, &true)?;
+    bind_to(&fd, address)?;
+    listen(&fd, Backlog::new(BACKLOG)?)?;
+    Ok(fd.into())
+}
+
+fn bind_udp(address: SocketAddr) -> io::Result<StdUdpSocket> {
+    let fd = new_socket(address, SockType::Datagram)?;
+    bind_to(&fd, address)?;
+    prepare_udp(&fd, address)?;
+    Ok(fd.into())
+}
+
+fn prepare_udp(fd: &OwnedFd, address: SocketAddr) -> io::Result<()> {
+    // more than net.core.rmem_max only with CAP_NET_ADMIN; the default does as well
+    if setsockopt(fd, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
+        match setsockopt(fd, sockopt::RcvBuf, &RECEIVE_BUFFER) {
+            Ok(()) | Err(Errno::ENOBUFS | Errno::EPERM) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    forbid_fragments(fd.as_fd(), address.is_ipv4())?;
+    if address.ip().is_unspecified() {
+        if address.is_ipv4() {
+            setsockopt(fd, sockopt::Ipv4PacketInfo, &true)?;
+        } else {
+            setsockopt(fd, sockopt::Ipv6RecvPacketInfo, &true)?;
+        }
+    }
+    Ok(())
+}
+
+impl Bound {
+    /// Takes out one worker's sockets; `None` when every worker has its own.
+    pub fn share(&mut self) -> Option<Share> {
+        Some(Share { udp: self.udp.pop()?, tcp: self.tcp.pop()? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests fail loudly")]
+
+    use super::bind_all;
+
+    #[test]
+    fn every_worker_gets_sockets_of_the_same_port_for_both_protocols() {
+        let mut bound = bind_all(&["127.0.0.1:0".parse().unwrap(), "[::1]:0".parse().unwrap()], 3).unwrap();
+        for bound in &mut bound {
+            assert_ne!(bound.address.port(), 0);
+            for _ in 0..3 {
+                let share = bound.share().unwrap();
+                assert_eq!(share.udp.local_addr().unwrap(), bound.address);
+                assert_eq!(share.tcp.local_addr().unwrap(), bound.address);
+            }
+            assert!(bound.share().is_none());
+        }
+    }
+
+    #[test]
+    fn a_taken_port_is_named_with_the_command_that_finds_its_holder() {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap();
+        let text = bind_all(&[address], 1).err().unwrap().to_string();
+        assert!(text.starts_with(&format!("cannot listen on {address} (tcp): ")), "{text}");
+        assert!(text.contains(&format!("ss -lpn 'sport = :{}'", address.port())), "{text}");
+    }
+
+    #[test]
+    fn both_wildcards_can_be_listened_on_together() {
+        let v4 = bind_all(&["0.0.0.0:0".parse().unwrap()], 2).unwrap();
+        let both = bind_all(&[format!("[::]:{}", v4[0].address.port()).parse().unwrap()], 2);
+        assert!(both.is_ok());
+    }
+}

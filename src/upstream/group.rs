@@ -1,0 +1,179 @@
+//! A group of servers: runs the plan of each query with real connections and timers, under one deadline.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::connection::{Connection, Limits, Outcome, Phase, Trouble};
+use super::inflight::Asked;
+use super::plan::{Plan, Standing, Step};
+use super::server::UpstreamServer;
+use crate::dns::edit::ExtendedError;
+use crate::metrics::Counters;
+
+/// The servers of a group, and this worker's connections to them.
+pub struct Group {
+    servers: Vec<Arc<UpstreamServer>>,
+    connections: Vec<RefCell<Option<Rc<Connection>>>>,
+    limits: Limits,
+    second_try_after: Duration,
+    next_id: Cell<u64>,
+    counters: Arc<Counters>,
+}
+
+/// A question put to a server, whose outcome is awaited.
+struct Attempt {
+    connection: Rc<Connection>,
+    server: usize,
+    outcome: oneshot::Receiver<Outcome>,
+}
+
+/// Why a query got no answer: what happened last, and at which server.
+#[derive(Debug, Default)]
+pub struct Failure {
+    sent: bool,
+    last: Option<(String, Trouble)>,
+}
+
+impl Failure {
+    /// Takes note of what went wrong at a server. `sent`: it may have the query.
+    pub fn note(&mut self, label: &str, sent: bool, trouble: Trouble) {
+        self.sent |= sent;
+        self.last = Some((label.to_owned(), trouble));
+    }
+
+    /// As the client is told (RFC 8914 §4.23, §4.24).
+    pub fn extended_error(&self) -> ExtendedError {
+        let code = if self.sent { ExtendedError::NO_REACHABLE_AUTHORITY } else { ExtendedError::NETWORK_ERROR };
+        match &self.last {
+            Some((label, trouble)) => ExtendedError::new(code, format!("{label}: {trouble}")),
+            None => ExtendedError::new(code, "no upstream server answered in time"),
+        }
+    }
+}
+
+impl Group {
+    /// A group without connections: they are made when a query needs them.
+    pub fn new(servers: Vec<Arc<UpstreamServer>>, limits: Limits, second_try_after: Duration, counters: Arc<Counters>) -> Group {
+        let connections = servers.iter().map(|_| RefCell::default()).collect();
+        Group { servers, connections, limits, second_try_after, next_id: Cell::new(0), counters }
+    }
+
+    /// The servers, in the order of the configuration.
+    pub fn servers(&self) -> &[Arc<UpstreamServer>] {
+        &self.servers
+    }
+
+    /// The limits of its connections.
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// Asks until an answer comes or the plan gives up; the answer has the ID of some connection.
+    ///
+    /// # Errors
+    /// Why there is no answer. It comes at `deadline` at the latest.
+    pub async fn ask(&self, asked: Rc<Asked>, deadline: Instant) -> Result<Vec<u8>, Failure> {
+        let mut plan = Plan::new(deadline, self.second_try_after, asked.is_repeatable());
+        let mut attempts: Vec<Attempt> = Vec::with_capacity(1);
+        let mut failure = Failure::default();
+        loop {
+            let now = Instant::now();
+            self.retire_silent(&plan, &attempts, now);
+            match plan.next(now, self.servers.len(), |server| self.standing(server, now)) {
+                Step::GiveUp => return Err(failure),
+                Step::Ask(server) => {
+                    let connection = self.connection(server);
+                    plan.asked(server, connection.id(), now);
+                    match connection.ask(asked.clone()) {
+                        Ok(outcome) => attempts.push(Attempt { connection, server, outcome }),
+                        Err(trouble) => {
+                            plan.lost(connection.id(), false, false);
+                            failure.note(self.servers[server].label(), false, trouble);
+                        }
+                    }
+                }
+                Step::Wait(until) => {
+                    let Some((index, outcome)) = first_outcome(&mut attempts, until).await else { continue };
+                    let attempt = attempts.swap_remove(index);
+                    match outcome {
+                        Outcome::Answer(answer) => return Ok(answer),
+                        Outcome::Lost { sent, blameless, trouble } => {
+                            plan.lost(attempt.connection.id(), sent, blameless);
+                            failure.note(self.servers[attempt.server].label(), sent, trouble);
+                        }
+                    }
+                }
+            }
+            failure.sent |= attempts.iter().any(|attempt| attempt.connection.phase() == Phase::Open);
+        }
+    }
+
+    /// A connection on which a query is overdue and nothing at all has come since is given up for later ones: what
+    /// became of its path nobody will say (RFC 7858 §3.4). It may still answer what it has.
+    fn retire_silent(&self, plan: &Plan, attempts: &[Attempt], now: Instant) {
+        for (id, asked_at) in plan.overdue(now) {
+            let Some(attempt) = attempts.iter().find(|attempt| attempt.connection.id() == id) else { continue };
+            let connection = &attempt.connection;
+            if connection.phase() == Phase::Open && connection.last_received() < asked_at {
+                log::debug!("upstream {}: silent connection retired", self.servers[attempt.server].label());
+                connection.retire();
+            }
+        }
+    }
+
+    fn standing(&self, server: usize, now: Instant) -> Standing {
+        if let Some(connection) = &*self.connections[server].borrow() {
+            match connection.phase() {
+                Phase::Open => return Standing::Open(connection.id()),
+                Phase::Connecting => return Standing::Connecting(connection.id()),
+                Phase::Closing => {}
+            }
+        }
+        self.servers[server].rest(now).map_or(Standing::Idle, Standing::Resting)
+    }
+
+    /// The present connection to the server, or a new one: at most one is being made at any time.
+    fn connection(&self, server: usize) -> Rc<Connection> {
+        let mut slot = self.connections[server].borrow_mut();
+        match &*slot {
+            Some(connection) if connection.phase() != Phase::Closing => connection.clone(),
+            _ => {
+                let id = self.next_id.get();
+                self.next_id.set(id + 1);
+                let opened = Connection::open(id, self.servers[server].clone(), self.limits, self.counters.clone());
+                slot.insert(Rc::new(opened)).clone()
+            }
+        }
+    }
+
+    /// Lets all connections say goodbye, once what they have in flight is done.
+    pub fn close(&self) {
+        for slot in &self.connections {
+            if let Some(connection) = slot.take() {
+                connection.retire();
+            }
+        }
+    }
+}
+
+/// The first attempt with an outcome; `None` when the time has come.
+async fn first_outcome(attempts: &mut [Attempt], until: Instant) -> Option<(usize, Outcome)> {
+    let mut sleep = pin!(tokio::time::sleep_until(until.into()));
+    poll_fn(|context| {
+        for (index, attempt) in attempts.iter_mut().enumerate() {
+            if let Poll::Ready(result) = std::pin::Pin::new(&mut attempt.outcome).poll(context) {
+                let gone = || Outcome::Lost { sent: true, blameless: false, trouble: Trouble::Ended("dropped".to_owned()) };
+                return Poll::Ready(Some((index, result.unwrap_or_else(|_| gone()))));
+            }
+        }
+        sleep.as_mut().poll(context).map(|()| None)
+    })
+    .await
+}

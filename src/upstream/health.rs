@@ -1,0 +1,109 @@
+//! Whether a server may be tried now: back-off after failures, with one probe always to be had (pure).
+
+use std::time::{Duration, Instant};
+
+/// The first rest after a failure; each further one doubles it.
+const FIRST_REST: Duration = Duration::from_millis(250);
+/// The longest rest while other servers answer.
+const LONGEST_REST: Duration = Duration::from_secs(16);
+/// When every server rests, a query may still try this one once in this time: at most 60 attempts a minute, and
+/// service within a second of the server's return.
+const PROBE: Duration = Duration::from_millis(1050);
+
+/// A server's rest after failures.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Rest {
+    /// Until when other servers are preferred.
+    pub until: Instant,
+    /// From when it may be tried although it rests, if nothing else is left.
+    pub probe_at: Instant,
+}
+
+/// What is known of one server address, shared by all workers.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Health {
+    failures: u32,
+    barren: bool,
+    rest: Option<Rest>,
+}
+
+impl Health {
+    /// An attempt failed: no authenticated connection, or connections that bring no answer.
+    ///
+    /// `spread` between 0 and 255 makes servers that failed together come back apart. Returns how many failures there
+    /// have been in a row.
+    pub fn failed(&mut self, now: Instant, spread: u8) -> u32 {
+        self.failures = self.failures.saturating_add(1);
+        let doubled = FIRST_REST.saturating_mul(1 << self.failures.min(10).saturating_sub(1)).min(LONGEST_REST);
+        let rest = doubled - doubled / 1024 * u32::from(spread);
+        self.rest = Some(Rest { until: now + rest, probe_at: now + rest.min(PROBE) });
+        self.failures
+    }
+
+    /// A connection was made and ended before it answered what was asked. Once may be bad luck; returns whether it is
+    /// the second time in a row, which counts as a failure.
+    pub fn barren(&mut self) -> bool {
+        std::mem::replace(&mut self.barren, true)
+    }
+
+    /// It gave an answer. Returns whether it had failed before.
+    pub fn answered(&mut self) -> bool {
+        (self.rest, self.barren) = (None, false);
+        std::mem::take(&mut self.failures) > 0
+    }
+
+    /// Its rest, if it has not passed.
+    pub fn rest(&self, now: Instant) -> Option<Rest> {
+        self.rest.filter(|rest| rest.until > now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Health, LONGEST_REST, PROBE};
+    use std::time::{Duration, Instant};
+
+    #[test]
+    fn rests_double_up_to_a_cap_and_end_with_an_answer() {
+        let (mut health, now) = (Health::default(), Instant::now());
+        assert_eq!(health.rest(now), None);
+        let rests: Vec<Duration> = (0..12).map(|_| {
+            health.failed(now, 0);
+            health.rest(now).map_or(Duration::ZERO, |rest| rest.until - now)
+        }).collect();
+        assert_eq!(rests[..3], [250, 500, 1000].map(Duration::from_millis));
+        assert_eq!(rests[11], LONGEST_REST);
+        assert!(health.answered());
+        assert_eq!(health.rest(now), None);
+        assert!(!health.answered());
+    }
+
+    #[test]
+    fn a_rest_passes_by_itself() {
+        let (mut health, now) = (Health::default(), Instant::now());
+        health.failed(now, 0);
+        assert!(health.rest(now + Duration::from_millis(249)).is_some());
+        assert!(health.rest(now + Duration::from_millis(250)).is_none());
+    }
+
+    #[test]
+    fn a_long_outage_costs_at_most_sixty_attempts_a_minute() {
+        let (mut health, start) = (Health::default(), Instant::now());
+        let (mut now, mut attempts) = (start, 0);
+        while now < start + Duration::from_secs(600) {
+            attempts += 1;
+            health.failed(now, 255);
+            now = health.rest(now).map_or(now, |rest| rest.probe_at);
+        }
+        assert!(attempts <= 600, "{attempts}");
+        assert!(health.rest(now).is_none_or(|rest| rest.probe_at - now <= PROBE));
+    }
+
+    #[test]
+    fn the_spread_shortens_by_at_most_a_quarter() {
+        let (mut health, now) = (Health::default(), Instant::now());
+        health.failed(now, 255);
+        let rest = health.rest(now).map_or(Duration::ZERO, |rest| rest.until - now);
+        assert!(rest > Duration::from_millis(187) && rest < Duration::from_millis(190), "{rest:?}");
+    }
+}

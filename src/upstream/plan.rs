@@ -1,0 +1,171 @@
+//! Who is asked first, who next, and when to give up (pure): the course of one query through a group of servers.
+//!
+//! The first server of the configuration that is not resting gets the query. A second one is asked, beside the first,
+//! when the first has not even a connection after [`CONNECT_STAGGER`] (RFC 8305 §5), or no answer after the configured
+//! time; at once when the first fails. One server never gets a query more than [`COPIES`] times (RFC 9520 §3.1).
+
+use std::time::{Duration, Instant};
+
+use super::health::Rest;
+
+/// How long a connection attempt may take before the next server is tried beside it (RFC 8305 §8 recommends 250 ms).
+pub const CONNECT_STAGGER: Duration = Duration::from_millis(250);
+/// How often one server may get the same query.
+pub const COPIES: u8 = 3;
+
+/// How things stand with a server for the next query.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Standing {
+    /// An authenticated connection is there; the number tells connections apart.
+    Open(u64),
+    /// A connection is being made.
+    Connecting(u64),
+    /// No connection, and nothing against making one.
+    Idle,
+    /// It failed of late.
+    Resting(Rest),
+}
+
+/// What to do now.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Step {
+    /// Ask this server, over its present connection or a new one.
+    Ask(usize),
+    /// Wait for an outcome, until then.
+    Wait(Instant),
+    /// Every way was tried, or the time is up.
+    GiveUp,
+}
+
+/// A question put to a server that has not been answered.
+#[derive(Clone, Copy, Debug)]
+struct Asking {
+    server: usize,
+    connection: u64,
+    at: Instant,
+}
+
+/// The course of one query.
+#[derive(Debug)]
+pub struct Plan {
+    deadline: Instant,
+    second_try_after: Duration,
+    repeatable: bool,
+    spent: bool,
+    /// Copies and faults by server; empty until the first fault, so that the usual query allocates nothing here.
+    tally: Vec<Tally>,
+    asking: Vec<Asking>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    copies: u8,
+    faults: u8,
+}
+
+impl Plan {
+    /// A query that must be answered by `deadline`. One that is not `repeatable` is never sent to a second server while
+    /// the first may have it.
+    pub fn new(deadline: Instant, second_try_after: Duration, repeatable: bool) -> Plan {
+        Plan { deadline, second_try_after, repeatable, spent: false, tally: Vec::new(), asking: Vec::with_capacity(1) }
+    }
+
+    /// The next step, in a group of `servers`, which `standing` describes as of `now`.
+    pub fn next(&self, now: Instant, servers: usize, standing: impl Fn(usize) -> Standing) -> Step {
+        if now >= self.deadline || self.spent {
+            return Step::GiveUp;
+        }
+        let Some(latest) = self.asking.iter().max_by_key(|asking| asking.at) else {
+            return match self.candidate(now, servers, &standing) {
+                Ok(server) => Step::Ask(server),
+                Err(Some(later)) if later < self.deadline => Step::Wait(later),
+                Err(_) => Step::GiveUp,
+            };
+        };
+        if !self.repeatable {
+            return Step::Wait(self.deadline);
+        }
+        let connecting = standing(latest.server) == Standing::Connecting(latest.connection);
+        let due = latest.at + if connecting { CONNECT_STAGGER } else { self.second_try_after };
+        if now < due {
+            return Step::Wait(due.min(self.deadline));
+        }
+        let beside = |server: usize| match standing(server) {
+            Standing::Open(id) | Standing::Connecting(id) => !self.asking.iter().any(|asking| asking.connection == id),
+            Standing::Idle => true,
+            Standing::Resting(_) => false,
+        };
+        match self.best(servers, beside) {
+            Some(server) => Step::Ask(server),
+            None => Step::Wait(self.deadline),
+        }
+    }
+
+    /// Who can be asked when nobody is being asked; or when somebody can be.
+    fn candidate(&self, now: Instant, servers: usize, standing: &impl Fn(usize) -> Standing) -> Result<usize, Option<Instant>> {
+        let awake = |server: usize| !matches!(standing(server), Standing::Resting(_));
+        if let Some(server) = self.best(servers, awake) {
+            return Ok(server);
+        }
+        let probes = (0..servers).filter(|&server| self.tally(server).copies < COPIES).filter_map(|server| {
+            if let Standing::Resting(rest) = standing(server) { Some((rest.probe_at, server)) } else { None }
+        });
+        match probes.min() {
+            Some((at, server)) if at <= now => Ok(server),
+            Some((at, _)) => Err(Some(at)),
+            None => Err(None),
+        }
+    }
+
+    /// The first server in order among those with the fewest faults for this query.
+    fn best(&self, servers: usize, allowed: impl Fn(usize) -> bool) -> Option<usize> {
+        if self.tally.is_empty() {
+            return (0..servers).find(|&server| allowed(server));
+        }
+        let able = (0..servers).filter(|&server| self.tally(server).copies < COPIES && allowed(server));
+        able.min_by_key(|&server| self.tally(server).faults)
+    }
+
+    fn tally(&self, server: usize) -> Tally {
+        self.tally.get(server).copied().unwrap_or_default()
+    }
+
+    fn tally_mut(&mut self, server: usize) -> &mut Tally {
+        if self.tally.len() <= server {
+            self.tally.resize(server + 1, Tally::default());
+        }
+        &mut self.tally[server]
+    }
+
+    /// The server was asked over this connection.
+    pub fn asked(&mut self, server: usize, connection: u64, now: Instant) {
+        self.asking.push(Asking { server, connection, at: now });
+    }
+
+    /// What was asked over this connection will not be answered by it.
+    ///
+    /// `sent`: the resolver may have the query. `blameless`: the connection had served before and merely ended, which is
+    /// no reason to prefer another server (RFC 7766 §6.2.4).
+    pub fn lost(&mut self, connection: u64, sent: bool, blameless: bool) {
+        let Some(index) = self.asking.iter().position(|asking| asking.connection == connection) else { return };
+        let server = self.asking.swap_remove(index).server;
+        let repeatable = self.repeatable;
+        let tally = self.tally_mut(server);
+        tally.copies += 1;
+        tally.faults += u8::from(!blameless);
+        if sent && !repeatable {
+            // the resolver may have done what was asked: nobody may be asked again
+            self.spent = true;
+        }
+    }
+
+    /// What is being asked since a time long enough ago to ask somebody else: the connections that are overdue.
+    pub fn overdue(&self, now: Instant) -> impl Iterator<Item = (u64, Instant)> {
+        let after = self.second_try_after;
+        self.asking.iter().filter(move |asking| asking.at + after <= now).map(|asking| (asking.connection, asking.at))
+    }
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod plan_tests;

@@ -1,0 +1,126 @@
+//! The course of a query, with the clock in the test's hands.
+
+use std::time::{Duration, Instant};
+
+use super::{CONNECT_STAGGER, Plan, Standing, Step};
+use crate::upstream::health::Rest;
+
+const SECOND: Duration = Duration::from_millis(1200);
+const DEADLINE: Duration = Duration::from_secs(4);
+
+struct Course {
+    plan: Plan,
+    start: Instant,
+    servers: Vec<Standing>,
+}
+
+impl Course {
+    fn new(servers: &[Standing], repeatable: bool) -> Course {
+        let start = Instant::now();
+        Course { plan: Plan::new(start + DEADLINE, SECOND, repeatable), start, servers: servers.to_vec() }
+    }
+
+    /// The step `ms` after the start.
+    fn at(&self, ms: u64) -> Step {
+        self.plan.next(self.start + Duration::from_millis(ms), self.servers.len(), |server| self.servers[server])
+    }
+
+    fn asked(&mut self, server: usize, connection: u64, ms: u64) {
+        self.plan.asked(server, connection, self.start + Duration::from_millis(ms));
+    }
+
+    fn wait(&self, ms: u64) -> Step {
+        Step::Wait(self.start + Duration::from_millis(ms))
+    }
+
+    fn resting(&self, until: u64, probe: u64) -> Standing {
+        let at = |ms| self.start + Duration::from_millis(ms);
+        Standing::Resting(Rest { until: at(until), probe_at: at(probe) })
+    }
+}
+
+use Standing::{Connecting, Idle, Open};
+
+#[test]
+fn the_first_server_is_asked_and_a_second_only_when_it_is_late() {
+    let mut course = Course::new(&[Open(1), Idle], true);
+    assert_eq!(course.at(0), Step::Ask(0));
+    course.asked(0, 1, 0);
+    assert_eq!(course.at(0), course.wait(1200));
+    assert_eq!(course.at(1200), Step::Ask(1));
+    course.asked(1, 2, 1200);
+    course.servers[1] = Open(2);
+    assert_eq!(course.at(1201), course.wait(2400));
+    // nobody is left who is not being asked: wait for either
+    assert_eq!(course.at(2400), course.wait(4000));
+    assert_eq!(course.at(4000), Step::GiveUp);
+}
+
+#[test]
+fn a_slow_connection_attempt_brings_in_the_next_server_early() {
+    let mut course = Course::new(&[Connecting(1), Idle, Idle], true);
+    course.asked(0, 1, 0);
+    let stagger = u64::try_from(CONNECT_STAGGER.as_millis()).unwrap_or(0);
+    assert_eq!(course.at(10), course.wait(stagger));
+    assert_eq!(course.at(stagger), Step::Ask(1));
+    // once the connection stands, the answer has its own time
+    course.servers[0] = Open(1);
+    assert_eq!(course.at(stagger), course.wait(1200));
+}
+
+#[test]
+fn a_lone_server_is_asked_again_only_over_another_connection() {
+    let mut course = Course::new(&[Open(1)], true);
+    course.asked(0, 1, 0);
+    assert_eq!(course.at(1500), course.wait(4000));
+    // the silent connection was retired
+    course.servers[0] = Idle;
+    assert_eq!(course.at(1500), Step::Ask(0));
+    assert_eq!(course.plan.overdue(course.start + SECOND).count(), 1);
+}
+
+#[test]
+fn a_connection_that_merely_ends_is_made_anew_and_one_that_fails_is_not() {
+    let mut course = Course::new(&[Idle, Idle], true);
+    course.asked(0, 1, 0);
+    course.plan.lost(1, true, true);
+    assert_eq!(course.at(1), Step::Ask(0));
+    course.asked(0, 2, 1);
+    course.plan.lost(2, false, false);
+    assert_eq!(course.at(2), Step::Ask(1));
+}
+
+#[test]
+fn no_server_gets_more_than_three_copies() {
+    let mut course = Course::new(&[Idle], true);
+    for connection in 0..3 {
+        assert_eq!(course.at(connection), Step::Ask(0));
+        course.asked(0, connection, connection);
+        course.plan.lost(connection, true, false);
+    }
+    assert_eq!(course.at(4), Step::GiveUp);
+}
+
+#[test]
+fn what_must_not_be_done_twice_is_not_sent_twice() {
+    let mut course = Course::new(&[Open(1), Idle], false);
+    course.asked(0, 1, 0);
+    assert_eq!(course.at(3000), course.wait(4000));
+    course.plan.lost(1, false, false);
+    assert_eq!(course.at(3000), Step::Ask(1));
+    course.asked(1, 2, 3000);
+    course.plan.lost(2, true, true);
+    assert_eq!(course.at(3001), Step::GiveUp);
+}
+
+#[test]
+fn resting_servers_are_passed_over_and_probed_when_nobody_else_is_left() {
+    let mut course = Course::new(&[Idle, Idle], true);
+    course.servers[0] = course.resting(9000, 800);
+    assert_eq!(course.at(0), Step::Ask(1));
+    course.servers[1] = course.resting(9000, 500);
+    assert_eq!(course.at(0), course.wait(500));
+    assert_eq!(course.at(500), Step::Ask(1));
+    course.servers = vec![course.resting(9000, 5000); 2];
+    assert_eq!(course.at(0), Step::GiveUp);
+}

@@ -1,0 +1,98 @@
+//! A connection of its own for one query: zone transfers, whose many messages would hold up everybody else
+//! (RFC 9103 §6.4), and messages whose signature covers the ID (RFC 2931), which no shared connection could promise.
+
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::connection::{Trouble, UpstreamStream, establish};
+use super::group::{Failure, Group};
+use super::inflight::{Asked, Ids, InFlight, Match};
+use crate::dns::framing::{Inflow, put};
+use crate::dns::message::{HEADER, id, is_response, set_id};
+
+/// Octets of plaintext read at once.
+const READ_BUFFER: usize = 32 * 1024;
+
+/// A connection over which one query was sent.
+pub struct Solo {
+    stream: UpstreamStream,
+    inflow: Inflow,
+    id: u16,
+    /// Holds the query until its first answer, with which it is compared.
+    first: InFlight<()>,
+}
+
+impl Solo {
+    /// Connects to the first server of the group that lets itself be authenticated, and sends the query, under its own
+    /// ID or a random one.
+    ///
+    /// # Errors
+    /// If no server could be reached by `deadline`.
+    pub async fn ask(group: &Group, asked: std::rc::Rc<Asked>, keep_id: bool, deadline: Instant) -> Result<Solo, Failure> {
+        let mut failure = Failure::default();
+        for server in group.servers() {
+            let left = deadline.saturating_duration_since(Instant::now()).min(group.limits().connect);
+            if left.is_zero() {
+                break;
+            }
+            let mut stream = match establish(server, left).await {
+                Ok(stream) => stream,
+                Err(why) => {
+                    failure.note(server.label(), false, Trouble::Connect(why));
+                    continue;
+                }
+            };
+            let draw = if keep_id { id(asked.bytes()) } else { Ids::default().draw() };
+            let mut framed = Vec::with_capacity(2 + asked.bytes().len());
+            put(&mut framed, asked.bytes());
+            set_id(&mut framed[2..], draw);
+            let mut first = InFlight::default();
+            first.insert(asked.clone(), (), Instant::now(), || draw);
+            let sent = async {
+                stream.write_all(&framed).await?;
+                stream.flush().await
+            };
+            match sent.await {
+                Ok(()) => return Ok(Solo { stream, inflow: Inflow::with_capacity(READ_BUFFER), id: draw, first }),
+                Err(error) => failure.note(server.label(), true, Trouble::Ended(error.to_string())),
+            }
+            if !asked.is_repeatable() {
+                break;
+            }
+        }
+        Err(failure)
+    }
+
+    /// The next message of the answer. The first must repeat the question, later ones need not (RFC 5936 §2.2.1).
+    ///
+    /// # Errors
+    /// If none comes within `limit`, or the connection ends.
+    pub async fn next(&mut self, limit: Duration) -> Result<Vec<u8>, Trouble> {
+        match tokio::time::timeout(limit, self.read()).await {
+            Ok(result) => result,
+            Err(_) => Err(Trouble::Ended(format!("nothing came for {} s", limit.as_secs()))),
+        }
+    }
+
+    async fn read(&mut self) -> Result<Vec<u8>, Trouble> {
+        loop {
+            while let Some(message) = self.inflow.next_message() {
+                if !self.first.is_empty() {
+                    match self.first.take(message) {
+                        Match::Answer(()) => return Ok(message.to_vec()),
+                        Match::Garbled(()) => return Err(Trouble::Garbled),
+                        Match::Stray | Match::NoResponse => {}
+                    }
+                } else if message.len() >= HEADER && is_response(message) && id(message) == self.id {
+                    return Ok(message.to_vec());
+                }
+            }
+            let count = self.stream.read(self.inflow.room()).await.map_err(|error| Trouble::Ended(error.to_string()))?;
+            if count == 0 {
+                return Err(Trouble::Ended("closed by the server".to_owned()));
+            }
+            self.inflow.filled(count);
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! How a server is authenticated: the TLS client configuration of one upstream entry (RFC 7858 §4, RFC 8310 §8).
+//!
+//! One configuration, shared by all workers, belongs to one entry: its verifier is part of what a session ticket is
+//! bound to, so that a changed name, pin or CA ends resumption, and an unchanged one does not.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, WebPkiServerVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{CertificateError, CipherSuite, ClientConfig, DigitallySignedStruct, NamedGroup, RootCertStore, SignatureScheme};
+
+use crate::config::settings::{Authentication, Pin, Roots, Server};
+
+/// Session tickets kept for one server: eight a worker at the most (`rustls` keeps eight for each server name).
+const SESSIONS: usize = 64;
+
+/// Why an upstream entry cannot be used.
+#[derive(Debug)]
+pub enum TlsError {
+    /// The CA file cannot be read or has no certificate.
+    Roots(PathBuf, String),
+    /// The system's trust store is empty.
+    NoSystemRoots(String),
+    /// The library refused the entry.
+    Refused(String, String),
+}
+
+impl fmt::Display for TlsError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TlsError::Roots(path, why) => {
+                write!(out, "ca file {}: {why}; give a PEM file with at least one CA certificate", path.display())
+            }
+            TlsError::NoSystemRoots(why) => write!(
+                out,
+                "the system's trust store has no usable certificate{why}; install the package ca-certificates, or set \
+                 upstream.ca-file, or give the servers pins"
+            ),
+            TlsError::Refused(server, why) => write!(out, "upstream {server}: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for TlsError {}
+
+/// Trust stores already read, so that entries with the same one share it.
+#[derive(Default)]
+pub struct TrustStores {
+    read: Vec<(Roots, Arc<RootCertStore>)>,
+}
+
+impl TrustStores {
+    fn get(&mut self, roots: &Roots) -> Result<Arc<RootCertStore>, TlsError> {
+        if let Some((_, store)) = self.read.iter().find(|(known, _)| known == roots) {
+            return Ok(store.clone());
+        }
+        let store = Arc::new(match roots {
+            Roots::File(path) => read_ca_file(path)?,
+            Roots::System => read_system_roots()?,
+        });
+        self.read.push((roots.clone(), store.clone()));
+        Ok(store)
+    }
+}
+
+fn read_ca_file(path: &Path) -> Result<RootCertStore, TlsError> {
+    let fault = |why: String| TlsError::Roots(path.to_owned(), why);
+    let certificates = CertificateDer::pem_file_iter(path).map_err(|error| fault(error.to_string()))?;
+    let mut store = RootCertStore::empty();
+    for certificate in certificates {
+        let certificate = certificate.map_err(|error| fault(error.to_string()))?;
+        store.add(certificate).map_err(|error| fault(error.to_string()))?;
+    }
+    if store.is_empty() { Err(fault("no certificate in it".to_owned())) } else { Ok(store) }
+}
+
+/// The system's trust store: single unusable certificates are common there and cost only themselves.
+fn read_system_roots() -> Result<RootCertStore, TlsError> {
+    let found = rustls_native_certs::load_native_certs();
+    let mut store = RootCertStore::empty();
+    let (added, ignored) = store.add_parsable_certificates(found.certs);
+    log::debug!("system trust store: {added} certificates, {ignored} of unknown form, {} unreadable", found.errors.len());
+    if store.is_empty() {
+        let why = found.errors.first().map_or(String::new(), |error| format!(" ({error})"));
+        return Err(TlsError::NoSystemRoots(why));
+    }
+    Ok(store)
+}
+
+/// The provider, with the key exchanges of this entry and AES-128 before AES-256, which costs more and protects
+/// nothing better here.
+fn provider(post_quantum: bool) -> Arc<CryptoProvider> {
+    let mut provider = aws_lc_rs::default_provider();
+    provider.cipher_suites.sort_by_key(|suite| suite.suite() == CipherSuite::TLS13_AES_256_GCM_SHA384);
+    if !post_quantum {
+        provider.kx_groups.retain(|group| {
+            matches!(group.name(), NamedGroup::X25519 | NamedGroup::secp256r1 | NamedGroup::secp384r1)
+        });
+    }
+    Arc::new(provider)
+}
+
+/// The name that the certificate must carry, which is also the server name indication unless it is an address.
+pub fn server_name(server: &Server) -> Result<ServerName<'static>, TlsError> {
+    match &server.authentication {
+        Authentication::Name(name) | Authentication::NameAndPins(name, _) => ServerName::try_from(name.clone())
+            .map_err(|_| TlsError::Refused(server.label.clone(), format!("{name:?} is no host name"))),
+        Authentication::Address | Authentication::Pins(_) => Ok(ServerName::from(server.address.ip())),
+    }
+}
+
+/// The TLS configuration of an entry.
+///
+/// # Errors
+/// If the trust store cannot be read or is empty: that never means that any certificate will do (RFC 8310 §6.6).
+pub fn client_config(server: &Server, stores: &mut TrustStores) -> Result<Arc<ClientConfig>, TlsError> {
+    let refused = |why: String| TlsError::Refused(server.label.clone(), why);
+    let provider = provider(server.post_quantum);
+    let chain = match &server.authentication {
+        Authentication::Pins(_) => None,
+        _ => Some(
+            WebPkiServerVerifier::builder_with_provider(stores.get(&server.roots)?, provider.clone())
+                .build()
+                .map_err(|error| refused(error.to_string()))?,
+        ),
+    };
+    let pins = match &server.authentication {
+        Authentication::Pins(pins) | Authentication::NameAndPins(_, pins) => pins.clone(),
+        Authentication::Name(_) | Authentication::Address => Vec::new(),
+    };
+    let verifier = Arc::new(Verifier { chain, pins, provider: provider.clone() });
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+        .map_err(|error| refused(error.to_string()))?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"dot".to_vec()];
+    config.resumption = Resumption::in_memory_sessions(SESSIONS);
+    Ok(Arc::new(config))
+}
+
+/// Judges the certificate that a server presents: by chain and name, by pin, or by both (RFC 8310 §6.4).
+struct Verifier {
+    /// `None`: the pins alone decide (RFC 7858 §4.2).
+    chain: Option<Arc<WebPkiServerVerifier>>,
+    pins: Vec<Pin>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl fmt::Debug for Verifier {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "Verifier({} pins)", self.pins.len())
+    }
+}
+
+/// No certificate that was presented has a pinned key.
+#[derive(Debug)]
+struct NotPinned;
+
+impl fmt::Display for NotPinned {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("the server's public key matches none of the configured pins")
+    }
+}
+
+impl std::error::Error for NotPinned {}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        if let Some(chain) = &self.chain {
+            chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)?;
+        }
+        if !self.pins.is_empty() {
+            let parsed = ParsedCertificate::try_from(end_entity)?;
+            let found = Pin::of(parsed.subject_public_key_info().as_ref());
+            if !self.pins.contains(&found) {
+                let why = rustls::OtherError(Arc::new(NotPinned));
+                return Err(rustls::Error::InvalidCertificate(CertificateError::Other(why)));
+            }
+        }
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
