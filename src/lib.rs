@@ -3,7 +3,10 @@
 
 /// Configuration.
 pub mod config {
+    pub mod file;
+    pub mod options;
     pub mod settings;
+    pub mod values;
 }
 /// The DNS wire format, as far as a relay must know it.
 pub mod dns {

@@ -72,7 +72,7 @@ async fn run(work: Work) -> io::Result<()> {
         group.clone(),
         listen.allow.clone(),
         switches,
-        settings.special_names.clone(),
+        settings.special_names,
         upstream.deadline,
         counters,
     ));

@@ -1,27 +1,217 @@
-//! Validated settings (placeholder until the parser lands).
-#![allow(missing_docs, reason = "placeholder")]
+//! The validated configuration. A value of these types is one that the program can work with.
+
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
+
+use aws_lc_rs::digest;
 use ipnet::IpNet;
-#[derive(Clone, Debug, PartialEq)]
-pub struct Settings { pub workers: usize, pub listen: Listen, pub upstream: Upstream, pub privacy: Privacy, pub special_names: SpecialNames }
-#[derive(Clone, Debug, PartialEq)]
-pub struct Listen { pub addresses: Vec<SocketAddr>, pub allow: Vec<IpNet>, pub udp_payload_limit: u16, pub tcp_idle_timeout: Duration, pub tcp_write_timeout: Duration, pub tcp_connections: usize, pub tcp_connections_per_client: usize, pub tcp_in_flight: usize, pub tcp_unread: usize }
-#[derive(Clone, Debug, PartialEq)]
-pub struct Upstream { pub servers: Vec<Server>, pub deadline: Duration, pub connect_timeout: Duration, pub second_try_after: Duration, pub idle_timeout: Duration, pub in_flight: usize, pub queue: usize }
-#[derive(Clone, Debug, PartialEq)]
-pub struct Server { pub label: String, pub address: SocketAddr, pub authentication: Authentication, pub roots: Roots, pub post_quantum: bool }
-#[derive(Clone, Debug, PartialEq)]
-pub enum Roots { System, File(PathBuf) }
-#[derive(Clone, Debug, PartialEq)]
-pub enum Authentication { Name(String), Address, Pins(Vec<Pin>), NameAndPins(String, Vec<Pin>) }
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Pin(pub [u8; 32]);
-impl Pin { pub fn of(spki: &[u8]) -> Pin { let d = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, spki); let mut b = [0; 32]; b.copy_from_slice(d.as_ref()); Pin(b) } }
-#[derive(Clone, Debug, PartialEq)]
-pub struct Privacy { pub padding: bool, pub remove_client_subnet: bool }
-#[derive(Clone, Debug, PartialEq)]
-pub struct SpecialNames { pub home_arpa: LocalOrForward, pub resolver_arpa: LocalOrForward }
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LocalOrForward { Local, Forward }
+
+/// The whole configuration.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Settings {
+    /// Threads that serve queries, at least one.
+    pub workers: usize,
+    /// Towards the clients.
+    pub listen: Listen,
+    /// Towards the resolvers.
+    pub upstream: Upstream,
+    /// Changes for the sake of privacy.
+    pub privacy: Privacy,
+    /// Names answered here.
+    pub special_names: SpecialNames,
+    /// The log.
+    pub log: LogSettings,
+}
+
+/// Towards the clients.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Listen {
+    /// Addresses served over UDP and TCP, at least one.
+    pub addresses: Vec<SocketAddr>,
+    /// Networks whose clients are served.
+    pub allow: Vec<IpNet>,
+    /// The largest answer over UDP, in octets.
+    pub udp_payload_limit: u16,
+    /// How long an idle connection stays open.
+    pub tcp_idle_timeout: Duration,
+    /// How long a client may leave its answers unread.
+    pub tcp_write_timeout: Duration,
+    /// Connections of all clients.
+    pub tcp_connections: usize,
+    /// Connections of one client.
+    pub tcp_connections_per_client: usize,
+    /// Queries in flight on one connection.
+    pub tcp_in_flight: usize,
+    /// Octets of answers that wait for one connection.
+    pub tcp_unread: usize,
+}
+
+/// Towards the resolvers.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Upstream {
+    /// The resolvers in order of preference, at least one.
+    pub servers: Vec<Server>,
+    /// The time that one query may take in all.
+    pub deadline: Duration,
+    /// The time that one attempt to connect may take; shorter than the deadline.
+    pub connect_timeout: Duration,
+    /// When a second server is asked; shorter than the deadline.
+    pub second_try_after: Duration,
+    /// How long an unused connection stays open.
+    pub idle_timeout: Duration,
+    /// Queries in flight on one connection.
+    pub in_flight: usize,
+    /// Queries waiting for one server.
+    pub queue: usize,
+}
+
+/// A resolver, and how it proves who it is.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Server {
+    /// As the configuration writes it.
+    pub label: String,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// How it is authenticated.
+    pub authentication: Authentication,
+    /// Who may have issued its certificate.
+    pub roots: Roots,
+    /// Whether the post-quantum hybrid key exchange is offered.
+    pub post_quantum: bool,
+}
+
+/// How a resolver is authenticated (RFC 8310 §6). There is no way to write that it is not.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub enum Authentication {
+    /// Its certificate is valid and carries this name.
+    Name(String),
+    /// Its certificate is valid and carries its address.
+    Address,
+    /// Its public key is one of these.
+    Pins(Vec<Pin>),
+    /// Both: a valid certificate with this name, and one of these keys.
+    NameAndPins(String, Vec<Pin>),
+}
+
+impl fmt::Display for Authentication {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Authentication::Name(name) => write!(out, "a certificate for the name {name}"),
+            Authentication::Address => out.write_str("a certificate for its address"),
+            Authentication::Pins(pins) => write!(out, "one of {} pinned keys, whatever its certificate says", pins.len()),
+            Authentication::NameAndPins(name, pins) => {
+                write!(out, "a certificate for the name {name} and one of {} pinned keys", pins.len())
+            }
+        }
+    }
+}
+
+/// The CA certificates that are trusted.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub enum Roots {
+    /// Those of the system.
+    System,
+    /// Those in this PEM file.
+    File(PathBuf),
+}
+
+impl fmt::Display for Roots {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Roots::System => out.write_str("the system's trust store"),
+            Roots::File(path) => write!(out, "{}", path.display()),
+        }
+    }
+}
+
+/// The SHA-256 of a SubjectPublicKeyInfo (RFC 7858 §4.2).
+#[derive(Clone, Copy, Eq, Hash, PartialEq)]
+pub struct Pin([u8; 32]);
+
+impl Pin {
+    /// The pin of a public key, given its SubjectPublicKeyInfo in DER.
+    pub fn of(public_key_info: &[u8]) -> Pin {
+        let mut value = [0; 32];
+        value.copy_from_slice(digest::digest(&digest::SHA256, public_key_info).as_ref());
+        Pin(value)
+    }
+
+    /// Reads the base64 form that stubby and kdig write as well. `None` if it is none, or not 32 octets.
+    pub fn parse(text: &str) -> Option<Pin> {
+        let octets = data_encoding::BASE64.decode(text.as_bytes()).ok()?;
+        Some(Pin(octets.try_into().ok()?))
+    }
+}
+
+impl fmt::Display for Pin {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&data_encoding::BASE64.encode(&self.0))
+    }
+}
+
+impl fmt::Debug for Pin {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "Pin({self})")
+    }
+}
+
+/// Changes for the sake of privacy.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Privacy {
+    /// Queries are padded.
+    pub padding: bool,
+    /// Client subnets are blanked.
+    pub remove_client_subnet: bool,
+}
+
+/// Names answered here.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct SpecialNames {
+    /// Names below `home.arpa`.
+    pub home_arpa: LocalOrForward,
+    /// Names below `resolver.arpa`.
+    pub resolver_arpa: LocalOrForward,
+}
+
+/// What happens to a special name.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum LocalOrForward {
+    /// It is answered here.
+    Local,
+    /// It is relayed like any other.
+    Forward,
+}
+
+/// The log.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct LogSettings {
+    /// The least important lines that are written.
+    pub level: log::LevelFilter,
+    /// Where they go.
+    pub target: LogTarget,
+}
+
+/// Where log lines go.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum LogTarget {
+    /// Standard error.
+    Stderr,
+    /// The system log.
+    Syslog,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Pin;
+
+    #[test]
+    fn a_pin_is_read_as_it_is_written() {
+        let pin = Pin::of(b"key");
+        assert_eq!(Pin::parse(&pin.to_string()), Some(pin));
+        for bad in ["", "AAAA", "not base64!", &pin.to_string()[1..]] {
+            assert_eq!(Pin::parse(bad), None, "{bad}");
+        }
+    }
+}

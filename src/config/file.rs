@@ -1,0 +1,308 @@
+//! From the text of a configuration file, and what the command line puts in its place, to [`Settings`].
+//!
+//! The file is read against the table of options, value by value, so that every problem is reported with its place, and
+//! all problems of a file at once.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::fs;
+use std::io::Read;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::options::{self, OPTIONS, Opt, SECTIONS};
+use super::settings::{
+    Listen, LocalOrForward, LogSettings, LogTarget, Privacy, Roots, Settings, SpecialNames, Upstream,
+};
+use super::values::{self, ServerEntry, Value};
+
+/// Where the configuration is looked for unless the command line says otherwise.
+pub const DEFAULT_PATH: &str = "/etc/dot-proxy/dot-proxy.toml";
+/// The largest file that is read.
+const MAX_SIZE: u64 = 1024 * 1024;
+/// Workers used without being told: more gain little for a forwarder, and each keeps its own connections.
+const DEFAULT_WORKERS_AT_MOST: usize = 4;
+
+/// What the command line puts in place of the file's values.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Overrides {
+    /// `--listen`.
+    pub listen: Vec<String>,
+    /// `--upstream`.
+    pub upstream: Vec<String>,
+}
+
+/// Why a configuration is refused: one problem a line, each with its place, its key and what would be accepted.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ConfigError {
+    problems: Vec<String>,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.problems.join("\n"))
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl ConfigError {
+    fn one(problem: String) -> ConfigError {
+        ConfigError { problems: vec![problem] }
+    }
+}
+
+/// Reads the configuration: from `path`, or from the default path if there is a file, or else all defaults.
+///
+/// # Errors
+/// If the file cannot be read, or what it says cannot be accepted.
+pub fn load(path: Option<&Path>, overrides: &Overrides) -> Result<Settings, ConfigError> {
+    let file = path.unwrap_or(Path::new(DEFAULT_PATH));
+    let name = file.display().to_string();
+    match read(file) {
+        Ok(text) => parse(&name, &text, overrides),
+        Err(error) if path.is_none() && error.kind() == std::io::ErrorKind::NotFound => parse(&name, "", overrides),
+        Err(error) => Err(ConfigError::one(format!("{name}: cannot be read: {error}"))),
+    }
+}
+
+fn read(path: &Path) -> std::io::Result<String> {
+    let invalid = |what: &str| std::io::Error::new(std::io::ErrorKind::InvalidData, what.to_owned());
+    let file = fs::File::open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(invalid("not a regular file"));
+    }
+    let mut octets = Vec::new();
+    file.take(MAX_SIZE + 1).read_to_end(&mut octets)?;
+    if octets.len() as u64 > MAX_SIZE {
+        return Err(invalid("larger than 1 MiB, which no configuration is"));
+    }
+    String::from_utf8(octets).map_err(|error| invalid(&format!("octet {} is not UTF-8", error.utf8_error().valid_up_to())))
+}
+
+/// Reads the text of a file called `name`.
+///
+/// # Errors
+/// All that is wrong with it.
+pub fn parse(name: &str, text: &str, overrides: &Overrides) -> Result<Settings, ConfigError> {
+    let mut reader = Reader { name, text, problems: Vec::new(), values: HashMap::new(), places: HashMap::new() };
+    match DeTable::parse(text) {
+        Ok(table) => reader.table("", table.get_ref()),
+        Err(error) => {
+            let place = reader.place(&error.span().unwrap_or(0..0));
+            let message = error.message().trim().replace('\n', "; ");
+            return Err(ConfigError::one(format!("{place}: not TOML: {message}")));
+        }
+    }
+    reader.overrides(overrides);
+    reader.defaults();
+    reader.relations();
+    if reader.problems.is_empty() {
+        reader.settings().map_err(|problem| ConfigError::one(format!("{name}: {problem}")))
+    } else {
+        Err(ConfigError { problems: reader.problems })
+    }
+}
+
+struct Reader<'a> {
+    name: &'a str,
+    text: &'a str,
+    problems: Vec<String>,
+    values: HashMap<String, Value>,
+    places: HashMap<String, String>,
+}
+
+impl Reader<'_> {
+    /// File and line.
+    fn place(&self, span: &Range<usize>) -> String {
+        let before = self.text.get(..span.start).unwrap_or(self.text);
+        format!("{}:{}", self.name, before.matches('\n').count() + 1)
+    }
+
+    /// Reads the top of the file, or one of its sections.
+    fn table(&mut self, section: &str, table: &DeTable<'_>) {
+        for (key, value) in table {
+            let place = self.place(&key.span());
+            let key = key.get_ref().as_ref();
+            if let Some(option) = options::find(section, key) {
+                self.option(option, value, place);
+                continue;
+            }
+            let known = |name: &&(&str, &str)| section.is_empty() && !name.0.is_empty() && name.0 == key;
+            match (SECTIONS.iter().find(known), value.get_ref()) {
+                (Some((name, _)), DeValue::Table(inner)) => self.table(name, inner),
+                (Some((name, _)), _) => self.problems.push(format!("{place}: {name}: is a table; write [{name}] and its keys below")),
+                (None, _) => self.problems.push(format!("{place}: {}", unknown(section, key))),
+            }
+        }
+    }
+
+    fn option(&mut self, option: &'static Opt, value: &Spanned<DeValue<'_>>, place: String) {
+        match values::read(&option.kind, value.get_ref()) {
+            Ok(read) => {
+                self.values.insert(option.path(), read);
+                self.places.insert(option.path(), place);
+            }
+            Err(why) => self.problems.push(format!("{place}: {}: {why}; accepted: {}", option.path(), option.kind.accepted())),
+        }
+    }
+
+    fn overrides(&mut self, overrides: &Overrides) {
+        for (option, words) in [(&options::ADDRESSES, &overrides.listen), (&options::SERVERS, &overrides.upstream)] {
+            let flag = option.flag.unwrap_or_default();
+            if words.is_empty() {
+                continue;
+            }
+            match values::read_words(&option.kind, words) {
+                Ok(read) => {
+                    self.values.insert(option.path(), read);
+                    self.places.insert(option.path(), flag.to_owned());
+                }
+                Err(why) => self.problems.push(format!("{flag}: {why}; accepted: {}", option.kind.accepted())),
+            }
+        }
+    }
+
+    fn defaults(&mut self) {
+        for option in OPTIONS.iter().filter(|option| !option.default.is_empty()) {
+            if self.values.contains_key(&option.path()) {
+                continue;
+            }
+            match DeValue::parse(option.default).map(|value| values::read(&option.kind, value.get_ref())) {
+                Ok(Ok(value)) => drop(self.values.insert(option.path(), value)),
+                // a test reads every default
+                problem => self.problems.push(format!("default of {}: {problem:?}", option.path())),
+            }
+        }
+    }
+
+    /// What must hold between two values.
+    fn relations(&mut self) {
+        let deadline = self.duration(&options::DEADLINE);
+        for option in [&options::CONNECT_TIMEOUT, &options::SECOND_TRY_AFTER] {
+            if self.duration(option) < deadline {
+                continue;
+            }
+            let place = self.places.get(&option.path()).or_else(|| self.places.get(&options::DEADLINE.path()));
+            let place = place.cloned().unwrap_or_else(|| self.name.to_owned());
+            let (path, limit) = (option.path(), humantime::format_duration(deadline));
+            self.problems.push(format!("{place}: {path}: is not shorter than upstream.deadline ({limit}); accepted: a shorter duration"));
+        }
+    }
+
+    fn duration(&self, option: &Opt) -> Duration {
+        match self.values.get(&option.path()) {
+            Some(Value::Duration(duration)) => *duration,
+            _ => Duration::ZERO,
+        }
+    }
+
+    fn number<T: TryFrom<u64>>(&self, option: &Opt) -> Result<T, String> {
+        match self.values.get(&option.path()) {
+            Some(Value::Integer(number)) => T::try_from(*number).map_err(|_| format!("{}: too large here", option.path())),
+            _ => Err(format!("{}: no value", option.path())),
+        }
+    }
+
+    fn boolean(&self, option: &Opt) -> bool {
+        self.values.get(&option.path()) == Some(&Value::Boolean(true))
+    }
+
+    fn word(&self, option: &Opt) -> &str {
+        match self.values.get(&option.path()) {
+            Some(Value::Word(word)) => word,
+            _ => "",
+        }
+    }
+
+    fn local_or_forward(&self, option: &Opt) -> LocalOrForward {
+        if self.word(option) == "forward" { LocalOrForward::Forward } else { LocalOrForward::Local }
+    }
+
+    fn settings(&self) -> Result<Settings, String> {
+        let workers = match self.values.get(&options::WORKERS.path()) {
+            Some(_) => self.number(&options::WORKERS)?,
+            None => std::thread::available_parallelism().map_or(1, usize::from).min(DEFAULT_WORKERS_AT_MOST),
+        };
+        Ok(Settings {
+            workers,
+            listen: self.listen()?,
+            upstream: self.upstream()?,
+            privacy: Privacy {
+                padding: self.boolean(&options::PADDING),
+                remove_client_subnet: self.boolean(&options::REMOVE_CLIENT_SUBNET),
+            },
+            special_names: SpecialNames {
+                home_arpa: self.local_or_forward(&options::HOME_ARPA),
+                resolver_arpa: self.local_or_forward(&options::RESOLVER_ARPA),
+            },
+            log: LogSettings {
+                level: self.word(&options::LOG_LEVEL).parse().map_err(|_| "log.level: no value".to_owned())?,
+                target: if self.word(&options::LOG_TARGET) == "syslog" { LogTarget::Syslog } else { LogTarget::Stderr },
+            },
+        })
+    }
+
+    fn listen(&self) -> Result<Listen, String> {
+        let (Some(Value::Addresses(addresses)), Some(Value::Networks(allow))) =
+            (self.values.get(&options::ADDRESSES.path()), self.values.get(&options::ALLOW.path()))
+        else {
+            return Err("listen: no addresses".to_owned());
+        };
+        Ok(Listen {
+            addresses: addresses.clone(),
+            allow: allow.clone(),
+            udp_payload_limit: self.number(&options::UDP_PAYLOAD_LIMIT)?,
+            tcp_idle_timeout: self.duration(&options::TCP_IDLE_TIMEOUT),
+            tcp_write_timeout: self.duration(&options::TCP_WRITE_TIMEOUT),
+            tcp_connections: self.number(&options::TCP_CONNECTIONS)?,
+            tcp_connections_per_client: self.number(&options::TCP_CONNECTIONS_PER_CLIENT)?,
+            tcp_in_flight: self.number(&options::TCP_IN_FLIGHT)?,
+            tcp_unread: self.number(&options::TCP_UNREAD)?,
+        })
+    }
+
+    fn upstream(&self) -> Result<Upstream, String> {
+        let Some(Value::Servers(entries)) = self.values.get(&options::SERVERS.path()) else {
+            return Err("upstream.servers: no value".to_owned());
+        };
+        let roots = match self.values.get(&options::CA_FILE.path()) {
+            Some(Value::Path(path)) => Roots::File(PathBuf::from(path)),
+            _ => Roots::System,
+        };
+        let post_quantum = self.boolean(&options::POST_QUANTUM);
+        Ok(Upstream {
+            servers: entries.iter().map(|entry: &ServerEntry| entry.server(&roots, post_quantum)).collect(),
+            deadline: self.duration(&options::DEADLINE),
+            connect_timeout: self.duration(&options::CONNECT_TIMEOUT),
+            second_try_after: self.duration(&options::SECOND_TRY_AFTER),
+            idle_timeout: self.duration(&options::IDLE_TIMEOUT),
+            in_flight: self.number(&options::IN_FLIGHT)?,
+            queue: self.number(&options::QUEUE)?,
+        })
+    }
+}
+
+/// What to say of a key that is none.
+fn unknown(section: &str, key: &str) -> String {
+    let own = OPTIONS.iter().filter(|option| option.section == section).map(|option| option.key.to_owned());
+    let sections = SECTIONS.iter().filter(|(name, _)| section.is_empty() && !name.is_empty());
+    let known: Vec<String> = own.chain(sections.map(|(name, _)| format!("[{name}]"))).collect();
+    let path = if section.is_empty() { key.to_owned() } else { format!("{section}.{key}") };
+    if let Some(elsewhere) = OPTIONS.iter().find(|option| option.key == key) {
+        return format!("{path}: no such option here; it belongs into [{}]", elsewhere.section);
+    }
+    let similar = |name: &&String| strsim::jaro_winkler(name.trim_matches(['[', ']']), key) > 0.85;
+    match known.iter().find(similar) {
+        Some(name) => format!("{path}: no such option; did you mean {name}?"),
+        None => format!("{path}: no such option; accepted here: {}", known.join(", ")),
+    }
+}
+
+#[cfg(test)]
+#[path = "file_tests.rs"]
+mod file_tests;

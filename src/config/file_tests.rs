@@ -1,0 +1,134 @@
+//! Accepted and refused configurations, with what is said of the refused ones.
+#![expect(clippy::unwrap_used, reason = "tests fail loudly")]
+
+use std::time::Duration;
+
+use super::{Overrides, load, parse};
+use crate::config::options::{OPTIONS, SECTIONS};
+use crate::config::settings::{Authentication, Pin, Roots, Settings};
+
+fn accepted(text: &str) -> Settings {
+    parse("f.toml", text, &Overrides::default()).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn refused(text: &str) -> String {
+    parse("f.toml", text, &Overrides::default()).unwrap_err().to_string()
+}
+
+#[test]
+fn the_empty_file_is_the_default_service() {
+    let settings = accepted("");
+    let addresses: Vec<String> = settings.listen.addresses.iter().map(ToString::to_string).collect();
+    assert_eq!(addresses, ["127.0.0.1:53", "[::1]:53"]);
+    assert_eq!(settings.upstream.servers.len(), 4);
+    for server in &settings.upstream.servers {
+        assert_eq!(server.authentication, Authentication::Name("cloudflare-dns.com".to_owned()));
+        assert_eq!((server.address.port(), &server.roots, server.post_quantum), (853, &Roots::System, true));
+    }
+    assert_eq!(settings.upstream.servers.iter().filter(|server| server.address.is_ipv6()).count(), 2);
+    assert_eq!(settings.upstream.deadline, Duration::from_secs(4));
+    assert!((1..=4).contains(&settings.workers));
+}
+
+#[test]
+fn servers_are_read_in_every_form() {
+    let pin = Pin::of(b"x").to_string();
+    let text = format!(
+        "[upstream]\nca-file = \"/ca.pem\"\nservers = [\"192.0.2.1\", \"192.0.2.1:8853#a.test\", \"2001:db8::1#a.test\",\n\
+         \"[2001:db8::2]\", \"[2001:db8::3]:99#b.test\", {{ address = \"192.0.2.9\", pins = [\"{pin}\"] }},\n\
+         {{ address = \"192.0.2.9:853\", name = \"c.test\", pins = [\"{pin}\"], ca-file = \"/other.pem\", post-quantum = false }}]"
+    );
+    let servers = accepted(&text).upstream.servers;
+    let addresses: Vec<String> = servers.iter().map(|server| server.address.to_string()).collect();
+    assert_eq!(
+        addresses,
+        ["192.0.2.1:853", "192.0.2.1:8853", "[2001:db8::1]:853", "[2001:db8::2]:853", "[2001:db8::3]:99", "192.0.2.9:853", "192.0.2.9:853"]
+    );
+    assert_eq!(servers[0].authentication, Authentication::Address);
+    assert_eq!(servers[5].authentication, Authentication::Pins(vec![Pin::of(b"x")]));
+    assert_eq!(servers[6].authentication, Authentication::NameAndPins("c.test".to_owned(), vec![Pin::of(b"x")]));
+    assert_eq!((&servers[6].roots, servers[6].post_quantum), (&Roots::File("/other.pem".into()), false));
+    assert_eq!(servers[5].roots, Roots::File("/ca.pem".into()));
+}
+
+#[test]
+fn what_is_wrong_is_said_with_file_line_key_and_what_would_do() {
+    for (text, said) in [
+        ("[upstream]\n\ndeadline = \"90s\"", "f.toml:3: upstream.deadline: \"90s\" is out of range; accepted: a duration from 500ms to 30s, such as \"2s\" or \"1500ms\""),
+        ("[upstream]\ndeadline = 4", "f.toml:2: upstream.deadline: a whole number does not fit here; accepted: a duration"),
+        ("[log]\nlevel = \"loud\"", "f.toml:2: log.level: \"loud\" is not a choice; accepted: \"error\" or \"warn\""),
+        ("workers = 0", "f.toml:1: workers: 0 is out of range; accepted: a whole number from 1 to 64"),
+        ("[listen]\nadresses = []", "f.toml:2: listen.adresses: no such option; did you mean addresses?"),
+        ("[lisen]", "f.toml:1: lisen: no such option; did you mean [listen]?"),
+        ("deadline = \"4s\"", "f.toml:1: deadline: no such option here; it belongs into [upstream]"),
+        ("listen = 3", "f.toml:1: listen: is a table; write [listen] and its keys below"),
+        ("[listen]\naddresses = [\"localhost\"]", "f.toml:2: listen.addresses: \"localhost\" is no address; accepted: an array of addresses"),
+        ("[listen]\naddresses = []", "f.toml:2: listen.addresses: no address given"),
+        ("[listen]\naddresses = [\"::1\", \"[::1]:53\"]", "f.toml:2: listen.addresses: [::1]:53 is listed twice"),
+        ("[upstream]\nservers = [\"dns.example\"]", "is a name, and no address to connect to; write its address before it, such as \"192.0.2.1#dns.example\""),
+        ("[upstream]\nservers = [\"192.0.2.1#not a name\"]", "\"not a name\" is no host name that a certificate could carry"),
+        ("[upstream]\nservers = [\"192.0.2.1#192.0.2.1\"]", "leave it out to have the address itself verified"),
+        ("[upstream]\nservers = [{ address = \"192.0.2.1\", pins = [\"abc\"] }]", "\"abc\" is no pin: 44 characters of base64"),
+        ("[upstream]\nservers = [{ address = \"192.0.2.1\", pins = [] }]", "pins is empty"),
+        ("[upstream]\nservers = [{ address = \"192.0.2.1\", verify = false }]", "a server has no key \"verify\""),
+        ("[upstream]\nservers = [{ name = \"a.test\" }]", "a server without the key address"),
+        ("[upstream]\nservers = [\"0.0.0.0\"]", "\"0.0.0.0\" cannot be connected to"),
+        ("[upstream]\nprofile = \"opportunistic\"", "f.toml:2: upstream.profile: no such option; accepted here: servers"),
+        ("[upstream]\nca-file = \"ca.pem\"", "f.toml:2: upstream.ca-file: \"ca.pem\" is not an absolute path"),
+        ("[upstream]\ndeadline = \"1s\"", "f.toml:2: upstream.connect-timeout: is not shorter than upstream.deadline (1s)"),
+        ("workers = \n", "f.toml:1: not TOML:"),
+        ("workers = 1\nworkers = 2", "f.toml:2: not TOML:"),
+    ] {
+        let problem = refused(text);
+        assert!(problem.contains(said), "{text:?}: {problem}");
+    }
+}
+
+#[test]
+fn all_problems_of_a_file_are_said_at_once() {
+    assert_eq!(refused("workers = 0\n[log]\nlevel = 3\n[x]").lines().count(), 3);
+}
+
+#[test]
+fn an_unknown_key_is_refused_in_every_section() {
+    for (section, _) in SECTIONS {
+        let text = if section.is_empty() { "zzz = 1".to_owned() } else { format!("[{section}]\nzzz = 1") };
+        assert!(refused(&text).contains("zzz: no such option; accepted here: "), "{section}");
+    }
+}
+
+#[test]
+fn every_default_is_a_value_that_the_file_may_give() {
+    let defaults = accepted("");
+    for option in OPTIONS.iter().filter(|option| !option.default.is_empty()) {
+        let line = format!("{} = {}", option.key, option.default);
+        let text = if option.section.is_empty() { line } else { format!("[{}]\n{line}", option.section) };
+        assert_eq!(accepted(&text), defaults, "{}", option.path());
+    }
+}
+
+#[test]
+fn the_command_line_replaces_the_file() {
+    let overrides = Overrides { listen: vec!["127.0.0.1:5300,[::1]:5300".to_owned()], upstream: vec!["192.0.2.1#a.test".to_owned()] };
+    let settings = parse("f", "[listen]\naddresses = [\"192.0.2.7\"]", &overrides).unwrap();
+    assert_eq!(settings.listen.addresses.len(), 2);
+    assert_eq!(settings.upstream.servers.len(), 1);
+    let bad = Overrides { listen: vec!["nowhere".to_owned()], upstream: Vec::new() };
+    let problem = parse("f", "", &bad).unwrap_err().to_string();
+    assert!(problem.starts_with("--listen: \"nowhere\" is no address; accepted: "), "{problem}");
+}
+
+#[test]
+fn files_that_cannot_be_read_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let problem = |name: &str, content: &[u8]| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        load(Some(&path), &Overrides::default()).unwrap_err().to_string()
+    };
+    assert!(problem("latin", b"# caf\xe9").contains("latin: cannot be read: octet 5 is not UTF-8"));
+    assert!(problem("large", &vec![b'#'; 1024 * 1024 + 1]).contains("larger than 1 MiB"));
+    let missing = load(Some(&folder.path().join("missing")), &Overrides::default()).unwrap_err().to_string();
+    assert!(missing.contains("missing: cannot be read: "), "{missing}");
+    assert!(load(Some(folder.path()), &Overrides::default()).unwrap_err().to_string().contains("not a regular file"));
+}
