@@ -19,6 +19,9 @@ pub mod dns {
     pub mod special;
     pub mod transfer;
 }
+pub mod cli;
+pub mod daemon;
+pub mod log;
 pub mod metrics;
 pub mod sockets;
 /// Upstream.

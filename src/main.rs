@@ -1,2 +1,5 @@
 //! The program dot-proxy.
-fn main() {}
+
+fn main() -> std::process::ExitCode {
+    dot_proxy::daemon::main(std::env::args_os())
+}
