@@ -2,6 +2,7 @@
 //!
 //! - [`pki`]: certificates made at run time, good ones and bad ones;
 //! - [`message`], [`record`] and [`inspect`]: DNS messages built and read octet by octet, also the wrong ones;
+//! - [`dot_server`]: a DNS-over-TLS server that does what its [`script`] says and writes down what it saw in its [`journal`];
 //! - [`dns_client`] and [`tls_client`]: clients that tell a timeout from a FIN from a reset;
 //!
 //! The bench never imports dot-proxy, so that one mistake cannot be made on both sides at once.
@@ -14,15 +15,34 @@
     reason = "a test bench fails loudly"
 )]
 
+mod alpn_forgery;
+pub mod client_hello;
+mod conversation;
+mod delay_line;
 pub mod dns_client;
+pub mod dot_server;
 pub mod inspect;
+pub mod journal;
+mod listening;
 pub mod message;
 pub mod pki;
 pub mod record;
+pub mod script;
+pub mod stage;
 pub mod tls_client;
+mod tls_records;
+mod tls_settings;
+mod waker;
+mod wire;
 
+pub use client_hello::ClientHello;
 pub use dns_client::{Ended, TcpClient, UdpClient};
+pub use dot_server::{DotServer, DotServerBuilder};
+pub use journal::{How, Journal};
 pub use message::{MessageBuilder, a_for, answer_to, framed, query};
 pub use pki::{Certificate, Identity, Pki};
 pub use record::{Opt, Rr, Section, name_wire};
+pub use script::{Act, Received, default_answer};
+pub use stage::Stage;
 pub use tls_client::TlsClient;
+pub use tls_settings::Versions;
