@@ -4,6 +4,7 @@
 //! - [`message`], [`record`] and [`inspect`]: DNS messages built and read octet by octet, also the wrong ones;
 //! - [`dot_server`]: a DNS-over-TLS server that does what its [`script`] says and writes down what it saw in its [`journal`];
 //! - [`dns_client`] and [`tls_client`]: clients that tell a timeout from a FIN from a reset;
+//! - [`proxy_process`]: a starter for the real binary.
 //!
 //! The bench never imports dot-proxy, so that one mistake cannot be made on both sides at once.
 #![forbid(unsafe_code)]
@@ -26,6 +27,7 @@ pub mod journal;
 mod listening;
 pub mod message;
 pub mod pki;
+pub mod proxy_process;
 pub mod record;
 pub mod script;
 pub mod stage;
@@ -41,6 +43,7 @@ pub use dot_server::{DotServer, DotServerBuilder};
 pub use journal::{How, Journal};
 pub use message::{MessageBuilder, a_for, answer_to, framed, query};
 pub use pki::{Certificate, Identity, Pki};
+pub use proxy_process::{Proxy, config_for};
 pub use record::{Opt, Rr, Section, name_wire};
 pub use script::{Act, Received, default_answer};
 pub use stage::Stage;
