@@ -57,7 +57,10 @@ pub fn command() -> Command {
         .arg(flag(&ADDRESSES, "ADDRESS"))
         .arg(flag(&SERVERS, "SERVER"))
         .subcommand(Command::new("run").about("Serves until SIGTERM or SIGINT; the default."))
-        .subcommand(Command::new("check").about("Says whether the configuration would do and what will be verified of each server."))
+        .subcommand(
+            Command::new("check")
+                .about("Says whether the configuration would do and what will be verified of each server."),
+        )
 }
 
 /// Reads the arguments, the program's name first.

@@ -2,9 +2,15 @@
 use crate::config::settings::LogSettings;
 struct Plain;
 impl log::Log for Plain {
-    fn enabled(&self, _: &log::Metadata<'_>) -> bool { true }
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
     #[allow(clippy::print_stderr, reason = "placeholder")]
-    fn log(&self, r: &log::Record<'_>) { if r.target().starts_with("dot_proxy") || r.level() <= log::Level::Warn { eprintln!("{}: {}", r.level().as_str().to_lowercase(), r.args()); } }
+    fn log(&self, r: &log::Record<'_>) {
+        if r.target().starts_with("dot_proxy") || r.level() <= log::Level::Warn {
+            eprintln!("{}: {}", r.level().as_str().to_lowercase(), r.args());
+        }
+    }
     fn flush(&self) {}
 }
 /// The thread that writes log lines.

@@ -166,7 +166,9 @@ impl Path {
             _ => Way::Shared,
         };
         let family = if client.is_ipv6() { Family::V6 } else { Family::V4 };
-        let Ok((changed, passage)) = to_resolver(&query, self.switches, link, family) else { return self.malformed(bytes) };
+        let Ok((changed, passage)) = to_resolver(&query, self.switches, link, family) else {
+            return self.malformed(bytes);
+        };
         let (sent, original) = match changed {
             Some(changed) => (changed.into_boxed_slice(), Some(bytes.into())),
             None => (bytes.into(), None),
@@ -286,9 +288,7 @@ impl Path {
         let error = failure.extended_error();
         log::debug!("a query failed: {}", error.text);
         match pending.view() {
-            Some(query) => {
-                pending.passage.own_reply(reply(&query, rcode::SERVFAIL, None, Some(&error)), &query)
-            }
+            Some(query) => pending.passage.own_reply(reply(&query, rcode::SERVFAIL, None, Some(&error)), &query),
             None => {
                 let mut bytes = reply_to_unreadable(pending.query());
                 bytes[3] = bytes[3] & 0xf0 | rcode::SERVFAIL;
@@ -301,7 +301,11 @@ impl Path {
     ///
     /// # Errors
     /// If the transfer broke off after it had begun: the connection to the client must end, nothing else can tell it.
-    pub async fn transfer(&self, pending: Pending, send: impl AsyncFn(Vec<u8>) -> Result<(), Gone>) -> Result<(), Gone> {
+    pub async fn transfer(
+        &self,
+        pending: Pending,
+        send: impl AsyncFn(Vec<u8>) -> Result<(), Gone>,
+    ) -> Result<(), Gone> {
         let (Way::Transfer(transfer), Some(query)) = (&pending.way, pending.view()) else { return Err(Gone) };
         let mut transfer = transfer.clone();
         let (mut solo, mut answer) = match self.ask_alone(&pending, false).await {

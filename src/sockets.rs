@@ -58,7 +58,11 @@ impl fmt::Display for BindError {
         write!(out, "cannot listen on {address} ({kind}): {source}")?;
         match source.raw_os_error() {
             Some(libc::EADDRINUSE) => {
-                write!(out, "; see who holds the port with `ss -lpn 'sport = :{}'`, or choose another address", address.port())
+                write!(
+                    out,
+                    "; see who holds the port with `ss -lpn 'sport = :{}'`, or choose another address",
+                    address.port()
+                )
             }
             Some(libc::EACCES) => write!(out, "; ports below 1024 need root or CAP_NET_BIND_SERVICE"),
             Some(libc::EADDRNOTAVAIL) => write!(out, "; this machine has no such address"),

@@ -49,8 +49,10 @@ pub struct Work {
 /// If the thread cannot be made.
 pub fn start(number: usize, work: Work) -> io::Result<JoinHandle<io::Result<()>>> {
     std::thread::Builder::new().name(format!("worker {number}")).spawn(move || {
-        let runtime =
-            Builder::new_current_thread().enable_all().event_interval(EVENT_INTERVAL).build_local(LocalOptions::default())?;
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .event_interval(EVENT_INTERVAL)
+            .build_local(LocalOptions::default())?;
         runtime.block_on(run(work))
     })
 }
@@ -101,7 +103,10 @@ async fn run(work: Work) -> io::Result<()> {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     // the sockets stayed open for the answers of what had been received
-    drop(tokio::time::timeout(Duration::from_millis(100), async { while datagrams.join_next().await.is_some() {} }).await);
+    drop(
+        tokio::time::timeout(Duration::from_millis(100), async { while datagrams.join_next().await.is_some() {} })
+            .await,
+    );
     group.close();
     tokio::time::sleep(GOODBYE).await;
     Ok(())

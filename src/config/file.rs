@@ -81,7 +81,8 @@ fn read(path: &Path) -> std::io::Result<String> {
     if octets.len() as u64 > MAX_SIZE {
         return Err(invalid("larger than 1 MiB, which no configuration is"));
     }
-    String::from_utf8(octets).map_err(|error| invalid(&format!("octet {} is not UTF-8", error.utf8_error().valid_up_to())))
+    String::from_utf8(octets)
+        .map_err(|error| invalid(&format!("octet {} is not UTF-8", error.utf8_error().valid_up_to())))
 }
 
 /// Reads the text of a file called `name`.
@@ -135,7 +136,9 @@ impl Reader<'_> {
             let known = |name: &&(&str, &str)| section.is_empty() && !name.0.is_empty() && name.0 == key;
             match (SECTIONS.iter().find(known), value.get_ref()) {
                 (Some((name, _)), DeValue::Table(inner)) => self.table(name, inner),
-                (Some((name, _)), _) => self.problems.push(format!("{place}: {name}: is a table; write [{name}] and its keys below")),
+                (Some((name, _)), _) => {
+                    self.problems.push(format!("{place}: {name}: is a table; write [{name}] and its keys below"))
+                }
                 (None, _) => self.problems.push(format!("{place}: {}", unknown(section, key))),
             }
         }
@@ -147,7 +150,9 @@ impl Reader<'_> {
                 self.values.insert(option.path(), read);
                 self.places.insert(option.path(), place);
             }
-            Err(why) => self.problems.push(format!("{place}: {}: {why}; accepted: {}", option.path(), option.kind.accepted())),
+            Err(why) => {
+                self.problems.push(format!("{place}: {}: {why}; accepted: {}", option.path(), option.kind.accepted()))
+            }
         }
     }
 
@@ -190,7 +195,9 @@ impl Reader<'_> {
             let place = self.places.get(&option.path()).or_else(|| self.places.get(&options::DEADLINE.path()));
             let place = place.cloned().unwrap_or_else(|| self.name.to_owned());
             let (path, limit) = (option.path(), humantime::format_duration(deadline));
-            self.problems.push(format!("{place}: {path}: is not shorter than upstream.deadline ({limit}); accepted: a shorter duration"));
+            self.problems.push(format!(
+                "{place}: {path}: is not shorter than upstream.deadline ({limit}); accepted: a shorter duration"
+            ));
         }
     }
 
@@ -203,7 +210,9 @@ impl Reader<'_> {
 
     fn number<T: TryFrom<u64>>(&self, option: &Opt) -> Result<T, String> {
         match self.values.get(&option.path()) {
-            Some(Value::Integer(number)) => T::try_from(*number).map_err(|_| format!("{}: too large here", option.path())),
+            Some(Value::Integer(number)) => {
+                T::try_from(*number).map_err(|_| format!("{}: too large here", option.path()))
+            }
             _ => Err(format!("{}: no value", option.path())),
         }
     }

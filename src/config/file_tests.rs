@@ -42,7 +42,15 @@ fn servers_are_read_in_every_form() {
     let addresses: Vec<String> = servers.iter().map(|server| server.address.to_string()).collect();
     assert_eq!(
         addresses,
-        ["192.0.2.1:853", "192.0.2.1:8853", "[2001:db8::1]:853", "[2001:db8::2]:853", "[2001:db8::3]:99", "192.0.2.9:853", "192.0.2.9:853"]
+        [
+            "192.0.2.1:853",
+            "192.0.2.1:8853",
+            "[2001:db8::1]:853",
+            "[2001:db8::2]:853",
+            "[2001:db8::3]:99",
+            "192.0.2.9:853",
+            "192.0.2.9:853"
+        ]
     );
     assert_eq!(servers[0].authentication, Authentication::Address);
     assert_eq!(servers[5].authentication, Authentication::Pins(vec![Pin::of(b"x")]));
@@ -54,28 +62,52 @@ fn servers_are_read_in_every_form() {
 #[test]
 fn what_is_wrong_is_said_with_file_line_key_and_what_would_do() {
     for (text, said) in [
-        ("[upstream]\n\ndeadline = \"90s\"", "f.toml:3: upstream.deadline: \"90s\" is out of range; accepted: a duration from 500ms to 30s, such as \"2s\" or \"1500ms\""),
-        ("[upstream]\ndeadline = 4", "f.toml:2: upstream.deadline: a whole number does not fit here; accepted: a duration"),
+        (
+            "[upstream]\n\ndeadline = \"90s\"",
+            "f.toml:3: upstream.deadline: \"90s\" is out of range; accepted: a duration from 500ms to 30s, such as \"2s\" or \"1500ms\"",
+        ),
+        (
+            "[upstream]\ndeadline = 4",
+            "f.toml:2: upstream.deadline: a whole number does not fit here; accepted: a duration",
+        ),
         ("[log]\nlevel = \"loud\"", "f.toml:2: log.level: \"loud\" is not a choice; accepted: \"error\" or \"warn\""),
         ("workers = 0", "f.toml:1: workers: 0 is out of range; accepted: a whole number from 1 to 64"),
         ("[listen]\nadresses = []", "f.toml:2: listen.adresses: no such option; did you mean addresses?"),
         ("[lisen]", "f.toml:1: lisen: no such option; did you mean [listen]?"),
         ("deadline = \"4s\"", "f.toml:1: deadline: no such option here; it belongs into [upstream]"),
         ("listen = 3", "f.toml:1: listen: is a table; write [listen] and its keys below"),
-        ("[listen]\naddresses = [\"localhost\"]", "f.toml:2: listen.addresses: \"localhost\" is no address; accepted: an array of addresses"),
+        (
+            "[listen]\naddresses = [\"localhost\"]",
+            "f.toml:2: listen.addresses: \"localhost\" is no address; accepted: an array of addresses",
+        ),
         ("[listen]\naddresses = []", "f.toml:2: listen.addresses: no address given"),
         ("[listen]\naddresses = [\"::1\", \"[::1]:53\"]", "f.toml:2: listen.addresses: [::1]:53 is listed twice"),
-        ("[upstream]\nservers = [\"dns.example\"]", "is a name, and no address to connect to; write its address before it, such as \"192.0.2.1#dns.example\""),
-        ("[upstream]\nservers = [\"192.0.2.1#not a name\"]", "\"not a name\" is no host name that a certificate could carry"),
+        (
+            "[upstream]\nservers = [\"dns.example\"]",
+            "is a name, and no address to connect to; write its address before it, such as \"192.0.2.1#dns.example\"",
+        ),
+        (
+            "[upstream]\nservers = [\"192.0.2.1#not a name\"]",
+            "\"not a name\" is no host name that a certificate could carry",
+        ),
         ("[upstream]\nservers = [\"192.0.2.1#192.0.2.1\"]", "leave it out to have the address itself verified"),
-        ("[upstream]\nservers = [{ address = \"192.0.2.1\", pins = [\"abc\"] }]", "\"abc\" is no pin: 44 characters of base64"),
+        (
+            "[upstream]\nservers = [{ address = \"192.0.2.1\", pins = [\"abc\"] }]",
+            "\"abc\" is no pin: 44 characters of base64",
+        ),
         ("[upstream]\nservers = [{ address = \"192.0.2.1\", pins = [] }]", "pins is empty"),
         ("[upstream]\nservers = [{ address = \"192.0.2.1\", verify = false }]", "a server has no key \"verify\""),
         ("[upstream]\nservers = [{ name = \"a.test\" }]", "a server without the key address"),
         ("[upstream]\nservers = [\"0.0.0.0\"]", "\"0.0.0.0\" cannot be connected to"),
-        ("[upstream]\nprofile = \"opportunistic\"", "f.toml:2: upstream.profile: no such option; accepted here: servers"),
+        (
+            "[upstream]\nprofile = \"opportunistic\"",
+            "f.toml:2: upstream.profile: no such option; accepted here: servers",
+        ),
         ("[upstream]\nca-file = \"ca.pem\"", "f.toml:2: upstream.ca-file: \"ca.pem\" is not an absolute path"),
-        ("[upstream]\ndeadline = \"1s\"", "f.toml:2: upstream.connect-timeout: is not shorter than upstream.deadline (1s)"),
+        (
+            "[upstream]\ndeadline = \"1s\"",
+            "f.toml:2: upstream.connect-timeout: is not shorter than upstream.deadline (1s)",
+        ),
         ("workers = \n", "f.toml:1: not TOML:"),
         ("workers = 1\nworkers = 2", "f.toml:2: not TOML:"),
     ] {
@@ -109,7 +141,10 @@ fn every_default_is_a_value_that_the_file_may_give() {
 
 #[test]
 fn the_command_line_replaces_the_file() {
-    let overrides = Overrides { listen: vec!["127.0.0.1:5300,[::1]:5300".to_owned()], upstream: vec!["192.0.2.1#a.test".to_owned()] };
+    let overrides = Overrides {
+        listen: vec!["127.0.0.1:5300,[::1]:5300".to_owned()],
+        upstream: vec!["192.0.2.1#a.test".to_owned()],
+    };
     let settings = parse("f", "[listen]\naddresses = [\"192.0.2.7\"]", &overrides).unwrap();
     assert_eq!(settings.listen.addresses.len(), 2);
     assert_eq!(settings.upstream.servers.len(), 1);

@@ -100,7 +100,9 @@ impl fmt::Display for Authentication {
         match self {
             Authentication::Name(name) => write!(out, "a certificate for the name {name}"),
             Authentication::Address => out.write_str("a certificate for its address"),
-            Authentication::Pins(pins) => write!(out, "one of {} pinned keys, whatever its certificate says", pins.len()),
+            Authentication::Pins(pins) => {
+                write!(out, "one of {} pinned keys, whatever its certificate says", pins.len())
+            }
             Authentication::NameAndPins(name, pins) => {
                 write!(out, "a certificate for the name {name} and one of {} pinned keys", pins.len())
             }

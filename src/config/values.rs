@@ -79,7 +79,9 @@ pub fn read(kind: &Kind, value: &DeValue<'_>) -> Result<Value, String> {
             Ok(_) => Err(format!("{text:?} is out of range")),
             Err(_) => Err(format!("{text:?} is no duration")),
         },
-        (Kind::Choice(words), DeValue::String(text)) if words.contains(&text.as_ref()) => Ok(Value::Word(text.to_string())),
+        (Kind::Choice(words), DeValue::String(text)) if words.contains(&text.as_ref()) => {
+            Ok(Value::Word(text.to_string()))
+        }
         (Kind::Choice(_), DeValue::String(text)) => Err(format!("{text:?} is not a choice")),
         (Kind::Path, DeValue::String(text)) => absolute(text).map(Value::Path),
         (Kind::Addresses | Kind::Networks, DeValue::Array(array)) => read_words(kind, &strings(array)?),
@@ -102,7 +104,8 @@ pub fn read_words(kind: &Kind, words: &[String]) -> Result<Value, String> {
             if addresses.is_empty() {
                 return Err("no address given".to_owned());
             }
-            match addresses.iter().enumerate().find(|(index, one)| one.port() != 0 && addresses[..*index].contains(one)) {
+            match addresses.iter().enumerate().find(|(index, one)| one.port() != 0 && addresses[..*index].contains(one))
+            {
                 Some((_, twice)) => Err(format!("{twice} is listed twice")),
                 None => Ok(Value::Addresses(addresses)),
             }
@@ -166,7 +169,9 @@ fn entry(label: String, place: &str, name: Option<&str>, pins: Vec<Pin>) -> Resu
     let Some(address) = address(place, DOT_PORT) else {
         let is_name = ServerName::try_from(place).is_ok();
         return Err(if is_name {
-            format!("{place:?} is a name, and no address to connect to; write its address before it, such as \"192.0.2.1#{place}\"")
+            format!(
+                "{place:?} is a name, and no address to connect to; write its address before it, such as \"192.0.2.1#{place}\""
+            )
         } else {
             format!("{place:?} is no address")
         });
@@ -204,7 +209,9 @@ fn server_table(table: &DeTable<'_>) -> Result<ServerEntry, String> {
             ("address", DeValue::String(text)) => place = Some(text.to_string()),
             ("name", DeValue::String(text)) => name = Some(text.to_string()),
             ("pins", DeValue::Array(array)) => {
-                let pin = |text: &String| Pin::parse(text).ok_or_else(|| format!("{text:?} is no pin: 44 characters of base64"));
+                let pin = |text: &String| {
+                    Pin::parse(text).ok_or_else(|| format!("{text:?} is no pin: 44 characters of base64"))
+                };
                 pins = strings(array)?.iter().map(pin).collect::<Result<_, _>>()?;
                 if pins.is_empty() {
                     return Err("pins is empty".to_owned());

@@ -2,7 +2,10 @@
 //!
 //! One system call moves up to [`BATCH`] datagrams. The arrays that the kernel reads and writes are made once, and only
 //! the parts that were used are reset, since touching all of them costs what batching saves.
-#![expect(unsafe_code, reason = "the system calls for batches take raw pointers, and no crate offers both with PKTINFO")]
+#![expect(
+    unsafe_code,
+    reason = "the system calls for batches take raw pointers, and no crate offers both with PKTINFO"
+)]
 
 use std::io;
 use std::mem::{size_of, zeroed};
@@ -171,7 +174,12 @@ fn address_of(name: &Name, length: socklen_t) -> Option<SocketAddr> {
             libc::AF_INET6 => {
                 let v6 = name.v6;
                 let ip = Ipv6Addr::from(v6.sin6_addr.s6_addr);
-                Some(SocketAddr::V6(SocketAddrV6::new(ip, u16::from_be(v6.sin6_port), v6.sin6_flowinfo, v6.sin6_scope_id)))
+                Some(SocketAddr::V6(SocketAddrV6::new(
+                    ip,
+                    u16::from_be(v6.sin6_port),
+                    v6.sin6_flowinfo,
+                    v6.sin6_scope_id,
+                )))
             }
             _ => None,
         }
@@ -353,7 +361,11 @@ mod tests {
         let (mut inbox, mut outbox, mut seen) = (Inbox::new(false), Outbox::default(), Vec::new());
         while let Ok(count) = inbox.receive(server.as_fd()) {
             assert!(count <= BATCH);
-            seen.extend(inbox.datagrams().map(|one| Outgoing { bytes: one.bytes.to_vec(), peer: one.peer, local: one.local }));
+            seen.extend(inbox.datagrams().map(|one| Outgoing {
+                bytes: one.bytes.to_vec(),
+                peer: one.peer,
+                local: one.local,
+            }));
         }
         assert_eq!(seen.len(), 100);
         let mut rest = &seen[..];

@@ -119,7 +119,9 @@ pub async fn accept(listener: TcpListener, hall: Rc<Hall>) {
 }
 
 fn is_of_one_connection(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionReset, HostUnreachable, Interrupted, NetworkUnreachable, TimedOut};
+    use io::ErrorKind::{
+        ConnectionAborted, ConnectionReset, HostUnreachable, Interrupted, NetworkUnreachable, TimedOut,
+    };
     matches!(
         error.kind(),
         ConnectionAborted | ConnectionReset | HostUnreachable | Interrupted | NetworkUnreachable | TimedOut
@@ -382,7 +384,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
         while self.timer.as_mut().poll(context).is_ready() {
             if Instant::now() >= due {
                 if self.is_writing() {
-                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read its answers")));
+                    return Poll::Ready(Err(io::Error::new(
+                        io::ErrorKind::TimedOut,
+                        "the client does not read its answers",
+                    )));
                 }
                 return Pin::new(&mut self.stream).poll_shutdown(context);
             }

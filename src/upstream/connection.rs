@@ -209,7 +209,8 @@ impl Connection {
 pub async fn establish(server: &UpstreamServer, limit: Duration) -> Result<UpstreamStream, String> {
     let step = Cell::new("tcp connect");
     let attempt = async {
-        let tcp = TcpStream::connect(server.settings().address).await.map_err(|error| format!("tcp connect: {error}"))?;
+        let tcp =
+            TcpStream::connect(server.settings().address).await.map_err(|error| format!("tcp connect: {error}"))?;
         prepare(&tcp).map_err(|error| format!("tcp options: {error}"))?;
         step.set("tls handshake");
         let buffered = BufReader::with_capacity(SOCKET_BUFFER, tcp);
@@ -246,10 +247,7 @@ async fn run(server: Arc<UpstreamServer>, limits: Limits, counters: Arc<Counters
     counters.upstream_connections.add(1);
     let state = stream.get_ref().1;
     counters.upstream_resumed.add(u64::from(state.handshake_kind() == Some(rustls::HandshakeKind::Resumed)));
-    log::debug!(
-        "upstream {}: connected, {:?}, {:?}",
-        server.label(), state.protocol_version(), state.handshake_kind()
-    );
+    log::debug!("upstream {}: connected, {:?}, {:?}", server.label(), state.protocol_version(), state.handshake_kind());
     if shared.phase.get() == Phase::Connecting {
         shared.phase.set(Phase::Open);
     }

@@ -60,7 +60,12 @@ impl Failure {
 
 impl Group {
     /// A group without connections: they are made when a query needs them.
-    pub fn new(servers: Vec<Arc<UpstreamServer>>, limits: Limits, second_try_after: Duration, counters: Arc<Counters>) -> Group {
+    pub fn new(
+        servers: Vec<Arc<UpstreamServer>>,
+        limits: Limits,
+        second_try_after: Duration,
+        counters: Arc<Counters>,
+    ) -> Group {
         let connections = servers.iter().map(|_| RefCell::default()).collect();
         Group { servers, connections, limits, second_try_after, next_id: Cell::new(0), counters }
     }
@@ -169,7 +174,8 @@ async fn first_outcome(attempts: &mut [Attempt], until: Instant) -> Option<(usiz
     poll_fn(|context| {
         for (index, attempt) in attempts.iter_mut().enumerate() {
             if let Poll::Ready(result) = std::pin::Pin::new(&mut attempt.outcome).poll(context) {
-                let gone = || Outcome::Lost { sent: true, blameless: false, trouble: Trouble::Ended("dropped".to_owned()) };
+                let gone =
+                    || Outcome::Lost { sent: true, blameless: false, trouble: Trouble::Ended("dropped".to_owned()) };
                 return Poll::Ready(Some((index, result.unwrap_or_else(|_| gone()))));
             }
         }

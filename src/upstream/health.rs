@@ -67,10 +67,12 @@ mod tests {
     fn rests_double_up_to_a_cap_and_end_with_an_answer() {
         let (mut health, now) = (Health::default(), Instant::now());
         assert_eq!(health.rest(now), None);
-        let rests: Vec<Duration> = (0..12).map(|_| {
-            health.failed(now, 0);
-            health.rest(now).map_or(Duration::ZERO, |rest| rest.until - now)
-        }).collect();
+        let rests: Vec<Duration> = (0..12)
+            .map(|_| {
+                health.failed(now, 0);
+                health.rest(now).map_or(Duration::ZERO, |rest| rest.until - now)
+            })
+            .collect();
         assert_eq!(rests[..3], [250, 500, 1000].map(Duration::from_millis));
         assert_eq!(rests[11], LONGEST_REST);
         assert!(health.answered());

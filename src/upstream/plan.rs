@@ -102,7 +102,12 @@ impl Plan {
     }
 
     /// Who can be asked when nobody is being asked; or when somebody can be.
-    fn candidate(&self, now: Instant, servers: usize, standing: &impl Fn(usize) -> Standing) -> Result<usize, Option<Instant>> {
+    fn candidate(
+        &self,
+        now: Instant,
+        servers: usize,
+        standing: &impl Fn(usize) -> Standing,
+    ) -> Result<usize, Option<Instant>> {
         let awake = |server: usize| !matches!(standing(server), Standing::Resting(_));
         if let Some(server) = self.best(servers, awake) {
             return Ok(server);

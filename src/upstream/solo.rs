@@ -29,7 +29,12 @@ impl Solo {
     ///
     /// # Errors
     /// If no server could be reached by `deadline`.
-    pub async fn ask(group: &Group, asked: std::rc::Rc<Asked>, keep_id: bool, deadline: Instant) -> Result<Solo, Failure> {
+    pub async fn ask(
+        group: &Group,
+        asked: std::rc::Rc<Asked>,
+        keep_id: bool,
+        deadline: Instant,
+    ) -> Result<Solo, Failure> {
         let mut failure = Failure::default();
         for server in group.servers() {
             let left = deadline.saturating_duration_since(Instant::now()).min(group.limits().connect);
@@ -88,7 +93,8 @@ impl Solo {
                     return Ok(message.to_vec());
                 }
             }
-            let count = self.stream.read(self.inflow.room()).await.map_err(|error| Trouble::Ended(error.to_string()))?;
+            let count =
+                self.stream.read(self.inflow.room()).await.map_err(|error| Trouble::Ended(error.to_string()))?;
             if count == 0 {
                 return Err(Trouble::Ended("closed by the server".to_owned()));
             }

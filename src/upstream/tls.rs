@@ -13,7 +13,9 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_t
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{CertificateError, CipherSuite, ClientConfig, DigitallySignedStruct, NamedGroup, RootCertStore, SignatureScheme};
+use rustls::{
+    CertificateError, CipherSuite, ClientConfig, DigitallySignedStruct, NamedGroup, RootCertStore, SignatureScheme,
+};
 
 use crate::config::settings::{Authentication, Pin, Roots, Server};
 
@@ -85,7 +87,10 @@ fn read_system_roots() -> Result<RootCertStore, TlsError> {
     let found = rustls_native_certs::load_native_certs();
     let mut store = RootCertStore::empty();
     let (added, ignored) = store.add_parsable_certificates(found.certs);
-    log::debug!("system trust store: {added} certificates, {ignored} of unknown form, {} unreadable", found.errors.len());
+    log::debug!(
+        "system trust store: {added} certificates, {ignored} of unknown form, {} unreadable",
+        found.errors.len()
+    );
     if store.is_empty() {
         let why = found.errors.first().map_or(String::new(), |error| format!(" ({error})"));
         return Err(TlsError::NoSystemRoots(why));
@@ -99,9 +104,9 @@ fn provider(post_quantum: bool) -> Arc<CryptoProvider> {
     let mut provider = aws_lc_rs::default_provider();
     provider.cipher_suites.sort_by_key(|suite| suite.suite() == CipherSuite::TLS13_AES_256_GCM_SHA384);
     if !post_quantum {
-        provider.kx_groups.retain(|group| {
-            matches!(group.name(), NamedGroup::X25519 | NamedGroup::secp256r1 | NamedGroup::secp384r1)
-        });
+        provider
+            .kx_groups
+            .retain(|group| matches!(group.name(), NamedGroup::X25519 | NamedGroup::secp256r1 | NamedGroup::secp384r1));
     }
     Arc::new(provider)
 }
