@@ -14,8 +14,8 @@ use tokio::sync::watch;
 
 use crate::cli::{self, Action, Invocation};
 use crate::config::file;
-use crate::config::settings::Settings;
-use crate::log::LogThread;
+use crate::config::settings::{LogTarget, Settings};
+use crate::log::{LogThread, Target};
 use crate::metrics::{Counters, Sum};
 use crate::sockets::{self, Bound};
 use crate::upstream::server::UpstreamServer;
@@ -80,7 +80,11 @@ fn say(text: &str) {
 /// The start order, in one place.
 fn run(invocation: &Invocation) -> Result<(), Stop> {
     let settings = file::load(invocation.config.as_deref(), &invocation.overrides).map_err(config)?;
-    let log = LogThread::start(&settings.log).map_err(failure)?;
+    let target = match settings.log.target {
+        LogTarget::Stderr => Target::Stderr,
+        LogTarget::Syslog => Target::Syslog,
+    };
+    let log = LogThread::start(settings.log.level, target).map_err(failure)?;
     let servers = read_servers(&settings)?;
     let bound = sockets::bind_all(&settings.listen.addresses, settings.workers).map_err(failure)?;
     let service = Service::start(settings, servers, bound).map_err(failure)?;

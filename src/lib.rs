@@ -22,6 +22,8 @@ pub mod dns {
 pub mod cli;
 pub mod daemon;
 pub mod log;
+pub mod log_lines;
+pub mod log_sinks;
 pub mod metrics;
 pub mod sockets;
 /// Upstream.
