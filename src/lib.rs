@@ -1,32 +1,25 @@
 //! The DNS-over-TLS forwarder dot-proxy, as a library so that tests and fuzzers reach every part.
+//!
+//! This is the map. For the path of a query read, in this order: [`listen::udp`] and [`listen::stream`], [`query`],
+//! [`upstream::group`] with [`upstream::plan`], [`upstream::connection`], [`dns::crossing`]. For the life of the process:
+//! [`daemon`] and [`worker`]. `docs/architecture.md` tells the whole, with the layers: a file imports only from lower ones.
 #![deny(missing_docs)]
 
-/// Configuration.
-pub mod config {
-    pub mod file;
-    pub mod options;
-    pub mod settings;
-    pub mod values;
-}
-/// The DNS wire format, as far as a relay must know it.
-pub mod dns {
-    pub mod crossing;
-    pub mod edit;
-    pub mod framing;
-    pub mod message;
-    pub mod name;
-    pub mod privacy;
-    pub mod special;
-    pub mod transfer;
-}
-pub mod cli;
 pub mod daemon;
-pub mod log;
-pub mod log_lines;
-pub mod log_sinks;
-pub mod metrics;
-pub mod sockets;
-/// Upstream.
+
+pub mod worker;
+
+/// The ways in: datagrams and streams, and what one client may take.
+pub mod listen {
+    pub mod datagrams;
+    pub mod limits;
+    pub mod stream;
+    pub mod udp;
+}
+
+pub mod query;
+
+/// The way out: authenticated, pipelined connections to resolvers.
 pub mod upstream {
     pub mod connection;
     pub mod group;
@@ -37,12 +30,31 @@ pub mod upstream {
     pub mod solo;
     pub mod tls;
 }
-/// Listeners.
-pub mod listen {
-    pub mod datagrams;
-    pub mod limits;
-    pub mod stream;
-    pub mod udp;
+
+/// The DNS wire format, as far as a relay must know it: views that never change a message, and the few edits.
+pub mod dns {
+    pub mod crossing;
+    pub mod edit;
+    pub mod framing;
+    pub mod message;
+    pub mod name;
+    pub mod privacy;
+    pub mod special;
+    pub mod transfer;
 }
-pub mod query;
-pub mod worker;
+
+/// From the table of options and a file to settings that the program can work with.
+pub mod config {
+    pub mod file;
+    pub mod options;
+    pub mod settings;
+    pub mod values;
+}
+
+pub mod cli;
+pub mod sockets;
+
+pub mod log;
+pub mod log_lines;
+pub mod log_sinks;
+pub mod metrics;

@@ -8,3 +8,8 @@ mod conformance {
     /// The starting point of most tests: one server, one proxy before it.
     mod bench;
 }
+
+/// The rules of the house.
+mod house {
+    mod layers;
+}

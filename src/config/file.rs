@@ -137,7 +137,7 @@ impl Reader<'_> {
             match (SECTIONS.iter().find(known), value.get_ref()) {
                 (Some((name, _)), DeValue::Table(inner)) => self.table(name, inner),
                 (Some((name, _)), _) => {
-                    self.problems.push(format!("{place}: {name}: is a table; write [{name}] and its keys below"))
+                    self.problems.push(format!("{place}: {name}: is a table; write [{name}] and its keys below"));
                 }
                 (None, _) => self.problems.push(format!("{place}: {}", unknown(section, key))),
             }
@@ -151,7 +151,7 @@ impl Reader<'_> {
                 self.places.insert(option.path(), place);
             }
             Err(why) => {
-                self.problems.push(format!("{place}: {}: {why}; accepted: {}", option.path(), option.kind.accepted()))
+                self.problems.push(format!("{place}: {}: {why}; accepted: {}", option.path(), option.kind.accepted()));
             }
         }
     }

@@ -1,5 +1,5 @@
 //! Accepted and refused configurations, with what is said of the refused ones.
-#![expect(clippy::unwrap_used, reason = "tests fail loudly")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
 use std::time::Duration;
 

@@ -30,7 +30,7 @@ fn pointing(target: u8) -> Vec<u8> {
 
 #[test]
 fn a_reply_repeats_only_what_it_may() {
-    let query = message([0xff & !0x80, 0xff], &[(10, b"cookie!!")], b"", 0);
+    let query = message([0x7f, 0xff], &[(10, b"cookie!!")], b"", 0);
     let error = ExtendedError::new(ExtendedError::NETWORK_ERROR, "no route");
     let bytes = reply(&Message::parse(&query).unwrap(), rcode::SERVFAIL, None, Some(&error));
     // opcode 15, RD and CD stay; AA, TC, Z and AD do not; QR and RA are set

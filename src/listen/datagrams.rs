@@ -6,6 +6,10 @@
     unsafe_code,
     reason = "the system calls for batches take raw pointers, and no crate offers both with PKTINFO"
 )]
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "sizes of structures and constants of the kernel, all of them small"
+)]
 
 use std::io;
 use std::mem::{size_of, zeroed};

@@ -1,0 +1,216 @@
+//! The files that are made from the table of options and the command line: the commented example, two manual pages.
+
+use std::fmt::Write;
+use std::fs;
+use std::path::Path;
+
+use dot_proxy::cli;
+use dot_proxy::config::file::DEFAULT_PATH;
+use dot_proxy::config::options::{OPTIONS, Opt, SECTIONS};
+
+/// Path and content of every generated file.
+pub fn all() -> Vec<(&'static str, String)> {
+    vec![
+        ("packaging/dot-proxy.toml", example()),
+        ("man/dot-proxy.toml.5", file_page()),
+        ("man/dot-proxy.8", program_page()),
+    ]
+}
+
+/// Writes them below `root`.
+///
+/// # Errors
+/// The first that cannot be written.
+pub fn write(root: &Path) -> Result<String, String> {
+    let mut said = Vec::new();
+    for (name, content) in all() {
+        let path = root.join(name);
+        let parent = path.parent().unwrap_or(root);
+        fs::create_dir_all(parent).map_err(|error| format!("{}: {error}", parent.display()))?;
+        fs::write(&path, content).map_err(|error| format!("{name}: {error}"))?;
+        said.push(format!("wrote {name}"));
+    }
+    Ok(said.join("\n"))
+}
+
+/// Compares them with those below `root`.
+///
+/// # Errors
+/// Which are stale, and how to refresh them.
+pub fn check(root: &Path) -> Result<String, String> {
+    let stale = |(name, content): &(&str, String)| fs::read_to_string(root.join(name)).ok().as_ref() != Some(content);
+    let names: Vec<&str> = all().iter().filter(|file| stale(file)).map(|(name, _)| *name).collect();
+    if names.is_empty() {
+        Ok("generated files are up to date".to_owned())
+    } else {
+        Err(format!("stale: {}; run `cargo xtask docs` and commit the result", names.join(", ")))
+    }
+}
+
+/// Lines of at most `width` characters.
+fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        let last = lines.len() - 1;
+        let line = &mut lines[last];
+        if !line.is_empty() && line.chars().count() + 1 + word.chars().count() > width {
+            lines.push(word.to_owned());
+        } else {
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line.push_str(word);
+        }
+    }
+    lines.retain(|line| !line.is_empty());
+    lines
+}
+
+/// A value that shows the form of an option that has no default which could be written.
+fn sample(option: &Opt) -> &'static str {
+    match option.key {
+        "workers" => "2",
+        "ca-file" => "\"/etc/ssl/certs/ca-certificates.crt\"",
+        _ => "",
+    }
+}
+
+/// The default file: every option, commented out, with its default.
+fn example() -> String {
+    let mut out = format!(
+        "# {DEFAULT_PATH}: configuration of dot-proxy, see dot-proxy.toml(5).\n\
+         # Every line is commented out and shows the default; the empty file is the default service.\n\
+         # `dot-proxy check` says whether a change is right.\n"
+    );
+    for (section, about) in SECTIONS {
+        let header = if section.is_empty() { String::new() } else { format!("[{section}]\n") };
+        let _ = write!(out, "\n# {about}\n{header}");
+        for option in OPTIONS.iter().filter(|option| option.section == *section) {
+            out.push('\n');
+            for line in wrapped(&format!("{} {}", option.summary, option.text), 100) {
+                let _ = writeln!(out, "# {line}");
+            }
+            let value = if option.default.is_empty() { sample(option) } else { option.default };
+            let _ = writeln!(out, "#{} = {value}", option.key);
+        }
+    }
+    out
+}
+
+/// The page with no text line longer than 80 characters; requests stay as they are.
+fn folded(page: &str) -> String {
+    let mut out = String::new();
+    for line in page.lines() {
+        if line.starts_with('.') || line.len() <= 80 {
+            out.push_str(line);
+            out.push('\n');
+            continue;
+        }
+        for part in wrapped(line, 78) {
+            // a line that begins with a dot would be taken for a request
+            out.push_str(if part.starts_with(['.', '\'']) { "\\&" } else { "" });
+            out.push_str(&part);
+            out.push('\n');
+        }
+    }
+    out
+}
+
+/// Text for roff: no character of it is taken for a request or an escape, and each sentence has a line.
+fn roff(text: &str) -> String {
+    let text = text.replace('\\', "\\e").replace('-', "\\-");
+    let sentences = text.replace(". ", ".\n");
+    sentences
+        .lines()
+        .map(|line| if line.starts_with(['.', '\'']) { format!("\\&{line}\n") } else { format!("{line}\n") })
+        .collect()
+}
+
+/// The manual page of the configuration file.
+fn file_page() -> String {
+    let mut out = String::from(
+        ".TH DOT\\-PROXY.TOML 5 2026-11-23 dot\\-proxy \"dot\\-proxy configuration\"\n.SH NAME\n\
+         dot\\-proxy.toml \\- configuration of the DNS\\-over\\-TLS forwarder dot\\-proxy\n.SH SYNOPSIS\n",
+    );
+    let _ = writeln!(out, ".I {}", DEFAULT_PATH.replace('-', "\\-"));
+    out.push_str(".SH DESCRIPTION\n");
+    out.push_str(&roff(
+        "A file in the TOML format. Every key is optional, and the empty or missing file is the default service. An \
+         unknown key or a value that cannot be accepted is refused, with file, line, key and what would be accepted. \
+         Run \"dot-proxy check\" after a change.",
+    ));
+    for (section, about) in SECTIONS {
+        let title = if section.is_empty() { "TOP OF THE FILE".to_owned() } else { format!("SECTION [{section}]") };
+        let _ = writeln!(out, ".SH \"{}\"", title.to_uppercase().replace('-', "\\-"));
+        out.push_str(&roff(about));
+        for option in OPTIONS.iter().filter(|option| option.section == *section) {
+            let _ = writeln!(out, ".TP\n.B {}", option.key.replace('-', "\\-"));
+            out.push_str(&roff(option.summary));
+            if !option.text.is_empty() {
+                out.push_str(&roff(option.text));
+            }
+            out.push_str(&roff(&format!("Accepted: {}.", option.kind.accepted())));
+            if !option.default.is_empty() {
+                out.push_str(&roff(&format!("Default: {}", option.default)));
+            }
+            if let Some(flag) = option.flag {
+                out.push_str(&roff(&format!("On the command line: {flag}.")));
+            }
+        }
+    }
+    out.push_str(
+        ".SH EXAMPLES\nOther resolvers, one of them with a pinned key:\n.PP\n.nf\n[upstream]\n\
+         servers = [\n  \"9.9.9.9#dns.quad9.net\",\n  \"[2620:fe::fe]#dns.quad9.net\",\n  { address = \"192.0.2.1:853\", \
+         name = \"dns.example\", pins = [\"base64...\"] },\n]\n.fi\n.SH SEE ALSO\n.BR dot\\-proxy (8)\n",
+    );
+    folded(&out)
+}
+
+/// The manual page of the program: made from its command line, with what a service's page must say besides.
+fn program_page() -> String {
+    let page = clap_mangen::Man::new(cli::command())
+        .title("DOT-PROXY")
+        .section("8")
+        .date("2026-11-23")
+        .manual("System administration");
+    let mut out = Vec::new();
+    // writing to memory cannot fail
+    let _ = page.render_title(&mut out);
+    let _ = page.render_name_section(&mut out);
+    let _ = page.render_synopsis_section(&mut out);
+    let _ = page.render_description_section(&mut out);
+    let _ = page.render_options_section(&mut out);
+    let mut text = String::from_utf8_lossy(&out).into_owned();
+    text.push_str(".SH COMMANDS\n");
+    for command in cli::command().get_subcommands() {
+        let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+        let _ = write!(text, ".TP\n.B {}\n{}", command.get_name(), roff(&about));
+    }
+    for (title, paragraphs) in [
+        (
+            "DETAILS",
+            "Clients speak plain DNS over UDP and TCP. Every query is relayed inside TLS to a resolver whose certificate or \
+             key has been verified; nothing is ever sent in clear or to a resolver that is not authenticated. If no \
+             resolver answers within the deadline, the client gets SERVFAIL with an extended error that says why.",
+        ),
+        (
+            "SIGNALS",
+            "SIGTERM and SIGINT end the service: no new queries are taken, and those in flight are answered first.",
+        ),
+        (
+            "EXIT STATUS",
+            "0 after an orderly stop, 1 if the service could not start or go on, 2 for wrong arguments, 78 for a \
+             configuration that cannot be used.",
+        ),
+    ] {
+        let _ = write!(text, ".SH \"{title}\"\n{}", roff(paragraphs));
+    }
+    let _ = write!(
+        text,
+        ".SH FILES\n.TP\n.I {}\n{}",
+        DEFAULT_PATH.replace('-', "\\-"),
+        roff("The configuration, see dot-proxy.toml(5).")
+    );
+    text.push_str(".SH SEE ALSO\n.BR dot\\-proxy.toml (5)\n");
+    folded(&text)
+}
