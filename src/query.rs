@@ -26,12 +26,17 @@ use crate::dns::privacy::Family;
 use crate::dns::special::{self, Zone};
 use crate::dns::transfer::{Progress, Transfer};
 use crate::metrics::Counters;
+use crate::upstream::connection::Trouble;
 use crate::upstream::group::{Failure, Group};
 use crate::upstream::inflight::Asked;
 use crate::upstream::solo::Solo;
 
 /// How long a transfer may pause between two messages. Its whole length has no limit (RFC 5936 §2.2).
 const TRANSFER_PAUSE: Duration = Duration::from_secs(30);
+
+/// Connections of their own that one worker has open at the same time: transfers are rare, and each holds a connection
+/// for as long as it likes.
+const MOST_ALONE: usize = 16;
 
 /// What is to be done with a message from a client.
 pub enum Verdict {
@@ -77,7 +82,13 @@ impl Pending {
     }
 }
 
-/// Counts the queries in flight, so that an orderly stop can wait for them.
+/// A connection of its own, counted for as long as it is open.
+struct Alone {
+    solo: Solo,
+    _counted: Active,
+}
+
+/// Counts what is under way: queries in flight, so that an orderly stop can wait for them, and connections of their own.
 struct Active(Rc<Cell<usize>>);
 
 impl Active {
@@ -106,6 +117,7 @@ pub struct Path {
     deadline: Duration,
     counters: Arc<Counters>,
     active: Rc<Cell<usize>>,
+    alone: Rc<Cell<usize>>,
 }
 
 /// The view of a query, of whatever operation; `None` if it cannot be read.
@@ -127,7 +139,7 @@ impl Path {
         deadline: Duration,
         counters: Arc<Counters>,
     ) -> Path {
-        Path { group, allow, switches, special_names, deadline, counters, active: Rc::default() }
+        Path { group, allow, switches, special_names, deadline, counters, active: Rc::default(), alone: Rc::default() }
     }
 
     /// Queries that have come and have not been answered.
@@ -264,11 +276,17 @@ impl Path {
         }
     }
 
-    async fn ask_alone(&self, pending: &Pending, keep_id: bool) -> Result<(Solo, Vec<u8>), Failure> {
+    async fn ask_alone(&self, pending: &Pending, keep_id: bool) -> Result<(Alone, Vec<u8>), Failure> {
+        let counted = Active::new(&self.alone);
+        if self.alone.get() > MOST_ALONE {
+            let mut failure = Failure::default();
+            failure.note("upstream", false, Trouble::QueueFull);
+            return Err(failure);
+        }
         let mut solo = Solo::ask(&self.group, pending.asked.clone(), keep_id, pending.deadline).await?;
         let left = pending.deadline.saturating_duration_since(Instant::now());
         match solo.next(left).await {
-            Ok(answer) => Ok((solo, answer)),
+            Ok(answer) => Ok((Alone { solo, _counted: counted }, answer)),
             Err(trouble) => {
                 let mut failure = Failure::default();
                 failure.note("upstream", true, trouble);
@@ -308,7 +326,7 @@ impl Path {
     ) -> Result<(), Gone> {
         let (Way::Transfer(transfer), Some(query)) = (&pending.way, pending.view()) else { return Err(Gone) };
         let mut transfer = transfer.clone();
-        let (mut solo, mut answer) = match self.ask_alone(&pending, false).await {
+        let (mut alone, mut answer) = match self.ask_alone(&pending, false).await {
             Ok(begun) => begun,
             Err(failure) => return send(self.failed(&pending, &failure)).await,
         };
@@ -318,7 +336,7 @@ impl Path {
             if progress == Progress::Done {
                 return Ok(());
             }
-            answer = solo.next(TRANSFER_PAUSE).await.map_err(|trouble| {
+            answer = alone.solo.next(TRANSFER_PAUSE).await.map_err(|trouble| {
                 log::debug!("a zone transfer broke off: {trouble}");
                 Gone
             })?;

@@ -6,10 +6,17 @@ mod conformance {
     /// A. Listening: UDP.
     mod a_udp;
     /// The starting point of most tests: one server, one proxy before it.
-    mod bench;
+    pub(crate) mod bench;
 }
 
 /// The rules of the house.
 mod house {
     mod layers;
+}
+
+/// Nonsense from either side.
+mod hostile {
+    mod clients;
+    mod mutations;
+    mod resolver;
 }
