@@ -20,3 +20,11 @@ mod hostile {
     mod mutations;
     mod resolver;
 }
+
+/// Real resolvers, real clients, and many queries.
+mod peers {
+    mod answers;
+    mod glibc;
+    mod programs;
+    mod resolvers;
+}
