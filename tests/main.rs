@@ -12,6 +12,7 @@ mod conformance {
 /// The rules of the house.
 mod house {
     mod layers;
+    mod pages;
 }
 
 /// Nonsense from either side.
@@ -27,4 +28,10 @@ mod peers {
     mod glibc;
     mod programs;
     mod resolvers;
+}
+
+/// Start and stop of the process.
+mod life {
+    mod start;
+    mod stop;
 }

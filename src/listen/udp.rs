@@ -22,8 +22,9 @@ use crate::dns::message::{self, HEADER, Message};
 use crate::query::{Path, Verdict};
 use crate::sockets::UdpListener;
 
-/// Answers that wait for room in the socket's buffer; beyond it the oldest are given up.
-const BACKLOG: usize = 4 * BATCH;
+/// Answers that wait for the socket. One turn of a busy resolver's connection may bring thousands; what is more than
+/// this is given up.
+const BACKLOG: usize = 128 * BATCH;
 /// Batches received in one turn before the worker's other sockets have theirs.
 const BATCHES_PER_TURN: usize = 2;
 
@@ -43,8 +44,8 @@ impl Desk {
     fn hand_in(&self, bytes: Vec<u8>, peer: SocketAddr, local: Option<LocalAddress>) {
         let mut outgoing = self.outgoing.borrow_mut();
         if outgoing.len() >= BACKLOG {
-            outgoing.remove(0);
             self.path.counters().unsent_answers.add(1);
+            return;
         }
         outgoing.push(Outgoing { bytes, peer, local });
         if let Some(waker) = self.waker.borrow_mut().take() {
