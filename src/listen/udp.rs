@@ -74,7 +74,11 @@ pub async fn serve(listener: UdpListener, path: Rc<Path>, limit: usize, mut stop
     // an error means that the main thread is gone, and so is the service
     let mut stop = pin!(stop.wait_for(|&stop| stop));
     poll_fn(|context| {
-        service.stopped = service.stopped || stop.as_mut().poll(context).is_ready();
+        if !service.stopped && stop.as_mut().poll(context).is_ready() {
+            // what has arrived by now is still answered
+            service.receive(context);
+            service.stopped = true;
+        }
         service.poll(context)
     })
     .await;
