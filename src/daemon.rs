@@ -15,9 +15,11 @@ use tokio::sync::watch;
 use crate::cli::{self, Action, Invocation};
 use crate::config::file;
 use crate::config::settings::{LogTarget, Settings};
+use crate::inherited;
 use crate::log::{LogThread, Target};
 use crate::metrics::{Counters, Sum};
 use crate::sockets::{self, Bound};
+use crate::systemd;
 use crate::upstream::server::UpstreamServer;
 use crate::upstream::tls::TrustStores;
 use crate::worker::{self, Work};
@@ -80,15 +82,23 @@ fn say(text: &str) {
 /// The start order, in one place.
 fn run(invocation: &Invocation) -> Result<(), Stop> {
     let settings = file::load(invocation.config.as_deref(), &invocation.overrides).map_err(config)?;
+    // before any thread exists: it cleans the environment
+    let inherited = inherited::take().map_err(failure)?;
     let target = match settings.log.target {
         LogTarget::Stderr => Target::Stderr,
         LogTarget::Syslog => Target::Syslog,
     };
     let log = LogThread::start(settings.log.level, target).map_err(failure)?;
     let servers = read_servers(&settings)?;
-    let bound = sockets::bind_all(&settings.listen.addresses, settings.workers).map_err(failure)?;
+    let bound = if inherited.is_empty() {
+        sockets::bind_all(&settings.listen.addresses, settings.workers)
+    } else {
+        sockets::adopt(inherited, settings.workers)
+    }
+    .map_err(failure)?;
     let service = Service::start(settings, servers, bound).map_err(failure)?;
     log::info!("ready");
+    systemd::ready("serving");
     let result = service.serve();
     log.finish();
     result
@@ -128,6 +138,10 @@ impl Service {
     fn start(settings: Settings, servers: Vec<Arc<UpstreamServer>>, mut bound: Vec<Bound>) -> io::Result<Service> {
         let settings = Arc::new(settings);
         let (stop, stopped) = watch::channel(false);
+        for bound in &bound {
+            let inherited = if bound.origin == "own" { String::new() } else { format!(", {}", bound.origin) };
+            log::info!("listening on {} ({}{inherited})", bound.address, bound.protocols());
+        }
         let mut service = Service { workers: Vec::new(), counters: Vec::new(), stop };
         for number in 0..settings.workers {
             let counters = Arc::new(Counters::default());
@@ -135,14 +149,12 @@ impl Service {
             let work = Work {
                 settings: settings.clone(),
                 servers: servers.clone(),
-                sockets: bound.iter_mut().filter_map(Bound::share).collect(),
+                sockets: bound.iter_mut().map(Bound::share).collect(),
                 counters,
+                heartbeat: systemd::watchdog().map(|limit| limit / 4),
                 stop: stopped.clone(),
             };
             service.workers.push(worker::start(number, work)?);
-        }
-        for bound in &bound {
-            log::info!("listening on {} (udp, tcp)", bound.address);
         }
         Ok(service)
     }
@@ -154,6 +166,7 @@ impl Service {
         if let Ok(name) = &outcome {
             log::info!("{name}: stopping");
         }
+        systemd::stopping();
         self.stop.send_replace(true);
         let mut faults = Vec::new();
         for worker in self.workers {
@@ -175,15 +188,39 @@ impl Service {
     async fn watch(&self) -> Result<&'static str, Stop> {
         let mut terminate = signal(SignalKind::terminate()).map_err(failure)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(failure)?;
+        let look = systemd::watchdog().map_or(LOOK, |limit| LOOK.min(limit / 4));
+        let mut pulse = Pulse::default();
         loop {
             tokio::select! {
                 _ = terminate.recv() => return Ok("SIGTERM"),
                 _ = interrupt.recv() => return Ok("SIGINT"),
-                () = tokio::time::sleep(LOOK) => {}
+                () = tokio::time::sleep(look) => {}
             }
             if self.workers.iter().any(JoinHandle::is_finished) {
                 return Err(Stop::Failure("a worker ended by itself; the service cannot go on without it".to_owned()));
             }
+            if pulse.all_alive(&self.counters) {
+                systemd::alive();
+            }
         }
+    }
+}
+
+/// The signs of life seen at the last look, one number a worker.
+#[derive(Default)]
+struct Pulse {
+    seen: Vec<u64>,
+}
+
+impl Pulse {
+    /// Whether every worker has shown a sign of life since this last was so.
+    fn all_alive(&mut self, counters: &[Arc<Counters>]) -> bool {
+        let now: Vec<u64> = counters.iter().map(|counters| counters.heartbeats.get()).collect();
+        self.seen.resize(now.len(), 0);
+        let alive = now.iter().zip(&self.seen).all(|(now, seen)| now > seen);
+        if alive {
+            self.seen = now;
+        }
+        alive
     }
 }

@@ -52,7 +52,9 @@ pub mod config {
 }
 
 pub mod cli;
+pub mod inherited;
 pub mod sockets;
+pub mod systemd;
 
 pub mod log;
 pub mod log_lines;

@@ -38,6 +38,8 @@ macro_rules! counters {
 }
 
 counters! {
+    /// Signs of life, where the service manager watches.
+    heartbeats,
     /// Queries received in datagrams.
     udp_queries,
     /// Queries received on streams.

@@ -1,9 +1,10 @@
-//! Listening sockets: bound here, all of them before anything else happens, one of each kind for every worker.
+//! The one provider of listening sockets: bound here, or handed over by the service manager. Nothing else can tell the
+//! difference.
 
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6, TcpListener as StdTcpListener, UdpSocket as StdUdpSocket};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
@@ -11,6 +12,7 @@ use nix::sys::socket::{
 };
 use tokio::net::UdpSocket;
 
+use crate::inherited::{Inherited, Kind};
 use crate::listen::datagrams::forbid_fragments;
 
 /// Connections that wait to be accepted.
@@ -28,10 +30,12 @@ pub struct UdpListener {
     pub many_addresses: bool,
 }
 
-/// The sockets of one address, one of each kind for every worker.
+/// The sockets of one address, for every worker.
 pub struct Bound {
     /// The address, with the port that the kernel chose if none was given.
     pub address: SocketAddr,
+    /// Where they came from, for people.
+    pub origin: String,
     udp: Vec<StdUdpSocket>,
     tcp: Vec<StdTcpListener>,
 }
@@ -39,9 +43,33 @@ pub struct Bound {
 /// One worker's share of a [`Bound`].
 pub struct Share {
     /// Datagrams.
-    pub udp: StdUdpSocket,
+    pub udp: Option<StdUdpSocket>,
     /// Connections.
-    pub tcp: StdTcpListener,
+    pub tcp: Option<StdTcpListener>,
+}
+
+/// Makes sockets that were handed over ready for `workers`, which all serve the same ones.
+///
+/// # Errors
+/// If a socket cannot be prepared or shared.
+pub fn adopt(inherited: Vec<Inherited>, workers: usize) -> Result<Vec<Bound>, BindError> {
+    let adopted = inherited.into_iter().map(|Inherited { name, address, kind }| {
+        let fault = |kind| move |source: io::Error| BindError { address, kind, source };
+        let mut bound = Bound { address, origin: format!("from {name}"), udp: Vec::new(), tcp: Vec::new() };
+        match kind {
+            Kind::Udp(socket) => {
+                prepare_udp(socket.as_fd(), address).map_err(fault("udp"))?;
+                let shares: io::Result<_> = (0..workers).map(|_| socket.try_clone()).collect();
+                bound.udp = shares.map_err(fault("udp"))?;
+            }
+            Kind::Tcp(listener) => {
+                let shares: io::Result<_> = (0..workers).map(|_| listener.try_clone()).collect();
+                bound.tcp = shares.map_err(fault("tcp"))?;
+            }
+        }
+        Ok(bound)
+    });
+    adopted.collect()
 }
 
 /// An address could not be bound.
@@ -102,7 +130,7 @@ fn bind_both(address: SocketAddr, workers: usize) -> Result<Bound, BindError> {
         tcp.push(bind_tcp(address).map_err(fault("tcp"))?);
     }
     let udp: Result<Vec<_>, _> = (0..workers).map(|_| bind_udp(address).map_err(fault("udp"))).collect();
-    Ok(Bound { address, udp: udp?, tcp })
+    Ok(Bound { address, origin: "own".to_owned(), udp: udp?, tcp })
 }
 
 /// A socket of its own for a worker: the kernel spreads clients over all that share an address.
@@ -137,33 +165,42 @@ fn bind_tcp(address: SocketAddr) -> io::Result<StdTcpListener> {
 fn bind_udp(address: SocketAddr) -> io::Result<StdUdpSocket> {
     let fd = new_socket(address, SockType::Datagram)?;
     bind_to(&fd, address)?;
-    prepare_udp(&fd, address)?;
+    prepare_udp(fd.as_fd(), address)?;
     Ok(fd.into())
 }
 
-fn prepare_udp(fd: &OwnedFd, address: SocketAddr) -> io::Result<()> {
+fn prepare_udp(fd: BorrowedFd<'_>, address: SocketAddr) -> io::Result<()> {
     // more than net.core.rmem_max only with CAP_NET_ADMIN; the default does as well
-    if setsockopt(fd, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
-        match setsockopt(fd, sockopt::RcvBuf, &RECEIVE_BUFFER) {
+    if setsockopt(&fd, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
+        match setsockopt(&fd, sockopt::RcvBuf, &RECEIVE_BUFFER) {
             Ok(()) | Err(Errno::ENOBUFS | Errno::EPERM) => {}
             Err(error) => return Err(error.into()),
         }
     }
-    forbid_fragments(fd.as_fd(), address.is_ipv4())?;
+    forbid_fragments(fd, address.is_ipv4())?;
     if address.ip().is_unspecified() {
         if address.is_ipv4() {
-            setsockopt(fd, sockopt::Ipv4PacketInfo, &true)?;
+            setsockopt(&fd, sockopt::Ipv4PacketInfo, &true)?;
         } else {
-            setsockopt(fd, sockopt::Ipv6RecvPacketInfo, &true)?;
+            setsockopt(&fd, sockopt::Ipv6RecvPacketInfo, &true)?;
         }
     }
     Ok(())
 }
 
 impl Bound {
-    /// Takes out one worker's sockets; `None` when every worker has its own.
-    pub fn share(&mut self) -> Option<Share> {
-        Some(Share { udp: self.udp.pop()?, tcp: self.tcp.pop()? })
+    /// Takes out one worker's sockets; both are missing when every worker has its own.
+    pub fn share(&mut self) -> Share {
+        Share { udp: self.udp.pop(), tcp: self.tcp.pop() }
+    }
+
+    /// What is served here, for people.
+    pub fn protocols(&self) -> &'static str {
+        match (self.udp.is_empty(), self.tcp.is_empty()) {
+            (false, true) => "udp",
+            (true, false) => "tcp",
+            _ => "udp, tcp",
+        }
     }
 }
 
@@ -179,11 +216,11 @@ mod tests {
         for bound in &mut bound {
             assert_ne!(bound.address.port(), 0);
             for _ in 0..3 {
-                let share = bound.share().unwrap();
-                assert_eq!(share.udp.local_addr().unwrap(), bound.address);
-                assert_eq!(share.tcp.local_addr().unwrap(), bound.address);
+                let share = bound.share();
+                assert_eq!(share.udp.unwrap().local_addr().unwrap(), bound.address);
+                assert_eq!(share.tcp.unwrap().local_addr().unwrap(), bound.address);
             }
-            assert!(bound.share().is_none());
+            assert!(bound.share().udp.is_none());
         }
     }
 

@@ -39,6 +39,8 @@ pub struct Work {
     pub sockets: Vec<Share>,
     /// This worker's counters.
     pub counters: Arc<Counters>,
+    /// How often to show that this worker is alive, if anybody watches.
+    pub heartbeat: Option<Duration>,
     /// Becomes true when the service stops.
     pub stop: watch::Receiver<bool>,
 }
@@ -58,7 +60,7 @@ pub fn start(number: usize, work: Work) -> io::Result<JoinHandle<io::Result<()>>
 }
 
 async fn run(work: Work) -> io::Result<()> {
-    let Work { settings, servers, sockets, counters, mut stop } = work;
+    let Work { settings, servers, sockets, counters, heartbeat, mut stop } = work;
     let (listen, upstream) = (&settings.listen, &settings.upstream);
     let limits = connection::Limits {
         connect: upstream.connect_timeout,
@@ -87,12 +89,19 @@ async fn run(work: Work) -> io::Result<()> {
     };
     let hall = Rc::new(stream::Hall::new(path.clone(), limits, places));
     let (mut datagrams, mut accepting) = (JoinSet::new(), JoinSet::new());
-    for share in sockets {
-        let many_addresses = share.udp.local_addr()?.ip().is_unspecified();
-        let listener = UdpListener { socket: UdpSocket::from_std(share.udp)?, many_addresses };
-        let limit = usize::from(listen.udp_payload_limit);
-        datagrams.spawn_local(udp::serve(listener, path.clone(), limit, stop.clone()));
-        accepting.spawn_local(stream::accept(TcpListener::from_std(share.tcp)?, hall.clone()));
+    for Share { udp, tcp } in sockets {
+        if let Some(socket) = udp {
+            let many_addresses = socket.local_addr()?.ip().is_unspecified();
+            let listener = UdpListener { socket: UdpSocket::from_std(socket)?, many_addresses };
+            let limit = usize::from(listen.udp_payload_limit);
+            datagrams.spawn_local(udp::serve(listener, path.clone(), limit, stop.clone()));
+        }
+        if let Some(listener) = tcp {
+            accepting.spawn_local(stream::accept(TcpListener::from_std(listener)?, hall.clone()));
+        }
+    }
+    if let Some(interval) = heartbeat {
+        accepting.spawn_local(beat(interval, path.clone()));
     }
     // an error means that the main thread is gone, and so is the service
     drop(stop.wait_for(|&stop| stop).await);
@@ -110,4 +119,12 @@ async fn run(work: Work) -> io::Result<()> {
     group.close();
     tokio::time::sleep(GOODBYE).await;
     Ok(())
+}
+
+/// Counts for as long as this worker's runtime takes turns: a worker that is stuck does not.
+async fn beat(interval: Duration, path: Rc<Path>) {
+    loop {
+        path.counters().heartbeats.add(1);
+        tokio::time::sleep(interval).await;
+    }
 }

@@ -1,5 +1,6 @@
 //! The real binary between real clients and the testkit's servers: one test binary, one module a theme.
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail loudly")]
+#![expect(clippy::print_stdout, reason = "what is skipped is said, and counted by CI")]
 
 /// The statements of `docs/conformance.md`, each a test named after its number.
 mod conformance {
@@ -32,6 +33,7 @@ mod peers {
 
 /// Start and stop of the process.
 mod life {
+    mod inherited;
     mod start;
     mod stop;
 }

@@ -34,11 +34,11 @@ const LAYERS: &[(u8, &[&str])] = &[
         ],
     ),
     (1, &["config/settings", "dns/message", "log_lines", "log_sinks"]),
-    (0, &["config/options", "dns/framing", "dns/name", "metrics"]),
+    (0, &["config/options", "dns/framing", "dns/name", "inherited", "metrics", "systemd"]),
 ];
 
 /// Files that may hold `unsafe`.
-const UNSAFE: &[&str] = &["listen/datagrams"];
+const UNSAFE: &[&str] = &["inherited", "listen/datagrams"];
 
 fn source() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")

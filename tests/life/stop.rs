@@ -47,17 +47,17 @@ fn stop_is_orderly(signal: Signal) {
 }
 
 #[test]
-fn sigterm_lets_queries_in_flight_be_answered() {
+fn c145_sigterm_lets_queries_in_flight_be_answered() {
     stop_is_orderly(Signal::SIGTERM);
 }
 
 #[test]
-fn sigint_lets_queries_in_flight_be_answered() {
+fn c145_sigint_lets_queries_in_flight_be_answered() {
     stop_is_orderly(Signal::SIGINT);
 }
 
 #[test]
-fn queries_that_nobody_answers_get_servfail_before_the_end() {
+fn c145_queries_that_nobody_answers_get_servfail_before_the_end() {
     let mut bench = Bench::with(|server| server.script(|_| vec![Act::Silence]), "");
     let (udp, mut tcp) = (UdpClient::connect(bench.proxy.address()), TcpClient::connect(bench.proxy.address()));
     udp.send(&query(1, "udp.test", 1));
