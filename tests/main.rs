@@ -3,8 +3,14 @@
 
 /// The statements of `docs/conformance.md`, each a test named after its number.
 mod conformance {
+    /// A. Listening: UDP; the addresses.
+    mod a_addresses;
     /// A. Listening: UDP.
     mod a_udp;
     /// The starting point of most tests: one server, one proxy before it.
     mod bench;
+    /// Network namespaces.
+    mod namespace;
+    /// A bench with another configuration.
+    mod setup;
 }
