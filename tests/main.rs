@@ -7,6 +7,10 @@ mod conformance {
     mod a_addresses;
     /// A. Listening: UDP.
     mod a_udp;
+    /// B. Listening: TCP; the octets.
+    mod b_stream;
+    /// B. Listening: TCP.
+    mod b_tcp;
     /// The starting point of most tests: one server, one proxy before it.
     mod bench;
     /// Network namespaces.
