@@ -244,8 +244,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
         if let Poll::Ready(Err(error)) = self.read(context) {
             return Poll::Ready(Err(error));
         }
+        let was_full = !self.has_room();
         if let Poll::Ready(Err(error)) = self.write(context) {
             return Poll::Ready(Err(error));
+        }
+        if was_full && self.has_room() {
+            // reading was put off for the answers that have just been written: nothing else would take it up again
+            context.waker().wake_by_ref();
         }
         let finished = !self.reading || self.hall.stopped.get();
         if finished && self.desk.in_flight.get() == 0 && !self.is_writing() {
