@@ -13,6 +13,8 @@ mod conformance {
     mod b_tcp;
     /// The starting point of most tests: one server, one proxy before it.
     mod bench;
+    /// C. Message relay: replies of the proxy's own.
+    mod c_own_replies;
     /// Network namespaces.
     mod namespace;
     /// A bench with another configuration.
