@@ -13,8 +13,12 @@ mod conformance {
     mod b_tcp;
     /// The starting point of most tests: one server, one proxy before it.
     mod bench;
+    /// C. Message relay: flags, EDNS, response codes.
+    mod c_edns;
     /// C. Message relay: replies of the proxy's own.
     mod c_own_replies;
+    /// C. Message relay: what crosses unchanged.
+    mod c_transparency;
     /// Network namespaces.
     mod namespace;
     /// A bench with another configuration.
