@@ -19,6 +19,12 @@ mod conformance {
     mod c_own_replies;
     /// C. Message relay: what crosses unchanged.
     mod c_transparency;
+    /// D. IDs.
+    mod d_ids;
+    /// D. Matching answers to queries.
+    mod d_matching;
+    /// E. Truncation and EDNS sizes.
+    mod e_truncation;
     /// Network namespaces.
     mod namespace;
     /// A bench with another configuration.
