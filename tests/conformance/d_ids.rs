@@ -39,8 +39,8 @@ fn c037_every_client_may_use_the_same_id() {
         for message in batch.iter().rev() {
             bench.server.send_raw(0, &framed(&default_answer(&message.octets)));
         }
-        for index in 0..batch.len() {
-            let number: usize = batch[index].name.split('.').next().unwrap().parse().unwrap();
+        for message in batch {
+            let number: usize = message.name.split('.').next().unwrap().parse().unwrap();
             let reply = clients[number % CLIENTS].recv(SOON).expect("an answer");
             let name = inspect::question_name(&reply);
             assert_eq!((inspect::id(&reply), inspect::a_records(&reply)), (0x1234, vec![a_for(&name)]));
@@ -54,7 +54,7 @@ fn c037_every_client_may_use_the_same_id() {
 /// would meet one of the thousand at every sixty-fifth draw.
 #[test]
 fn c037_an_unanswered_query_keeps_its_id() {
-    const HELD: usize = 1_000;
+    const HELD: u16 = 1_000;
     const OTHERS: usize = 10_000;
     let setup = Setup::default()
         .upstream("deadline = \"3s\"\nconnect-timeout = \"2s\"\nsecond-try-after = \"2900ms\"\nidle-timeout = \"60s\"");
@@ -63,21 +63,23 @@ fn c037_an_unanswered_query_keeps_its_id() {
     });
     let (late, client) = (UdpClient::connect(bench.proxy.address()), UdpClient::connect(bench.proxy.address()));
     let mut seen = 0;
-    let mut ask = |batch: usize| {
+    let mut ask = |batch: u16| {
         for number in 0..batch {
-            client.send(&query(number as u16, &format!("{number}.other.test"), 1));
+            client.send(&query(number, &format!("{number}.other.test"), 1));
         }
         for _ in 0..batch {
             let reply = client.recv(SOON).expect("an answer");
             assert_eq!(inspect::a_records(&reply), [a_for(&format!("{}.other.test", inspect::id(&reply)))]);
         }
-        seen += batch;
+        seen += usize::from(batch);
         seen
     };
     for id in 0..HELD {
-        late.send(&query(id as u16, "held.test", 1));
+        late.send(&query(id, "held.test", 1));
         if id % 100 == 99 {
-            assert!(bench.server.wait_for(|journal| journal.messages_named("held.test").len() == id + 1, SOON));
+            assert!(
+                bench.server.wait_for(|journal| journal.messages_named("held.test").len() == usize::from(id) + 1, SOON)
+            );
         }
     }
     // the connection is alive, so it stays
@@ -91,7 +93,7 @@ fn c037_an_unanswered_query_keeps_its_id() {
     while ask(100) < 2 * OTHERS {}
     let journal = bench.server.journal();
     assert_eq!((journal.accepted(), journal.connections[0].reused_ids), (1, 0));
-    assert_eq!(messages(&bench.server), HELD + 2 * OTHERS);
+    assert_eq!(messages(&bench.server), usize::from(HELD) + 2 * OTHERS);
 
     // late answers reach nobody
     release(&bench.server, "held.test");

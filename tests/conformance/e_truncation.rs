@@ -212,7 +212,7 @@ fn too_long_for_the_path(address: &str, mtu: u16, size: usize) {
     let listeners = ["0.0.0.0:53", "[::]:53", "127.0.0.1:5353", "[::1]:5353"];
     // the server is asked on its own listener, where the path is as long as ever
     let setup = Setup::default().addresses(if mtu < 1280 { &["0.0.0.0:53", "127.0.0.1:5353"] } else { &listeners });
-    let bench = setup.listen(limit).start(|server| server.script(sized_server));
+    let _bench = setup.listen(limit).start(|server| server.script(sized_server));
     let client = UdpClient::connect(address.parse().unwrap());
     // the connection upstream is made before the path gets narrow
     client.ask(&asked(300, None)).unwrap();
