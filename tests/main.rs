@@ -4,10 +4,58 @@
 
 /// The statements of `docs/conformance.md`, each a test named after its number.
 mod conformance {
+    /// A. Listening: UDP; the addresses.
+    mod a_addresses;
     /// A. Listening: UDP.
     mod a_udp;
+    /// B. Listening: TCP; the octets.
+    mod b_stream;
+    /// B. Listening: TCP.
+    mod b_tcp;
     /// The starting point of most tests: one server, one proxy before it.
     pub(crate) mod bench;
+    /// C. Message relay: flags, EDNS, response codes.
+    mod c_edns;
+    /// C. Message relay: replies of the proxy's own.
+    mod c_own_replies;
+    /// C. Message relay: what crosses unchanged.
+    mod c_transparency;
+    /// D. IDs.
+    mod d_ids;
+    /// D. Matching answers to queries.
+    mod d_matching;
+    /// E. Truncation and EDNS sizes.
+    mod e_truncation;
+    /// F. Upstream TLS: who a resolver has to be.
+    mod f_authentication;
+    /// F. Upstream TLS: how a connection begins.
+    mod f_handshake;
+    /// F. Upstream TLS: what never leaves.
+    mod f_leaks;
+    /// G. Upstream connections: those that end or fall silent under a query.
+    mod g_failures;
+    /// G. Upstream connections: how they are used.
+    mod g_lifecycle;
+    /// H. Retries and timeouts.
+    mod h_retries;
+    /// I. Privacy options: what crosses and what does not.
+    mod i_options;
+    /// I. Privacy options: padding, and client subnets blanked.
+    mod i_padding;
+    /// M. Special names.
+    mod m_special_names;
+    /// N. Signed messages, and operations other than queries.
+    mod n_signed;
+    /// N. Zone transfers.
+    mod n_transfers;
+    /// Network namespaces.
+    mod namespace;
+    /// A network of one's own, and a capture of it.
+    mod own_network;
+    /// Proxies with other settings for their resolvers.
+    mod resolvers;
+    /// A bench with another configuration.
+    mod setup;
 }
 
 /// The rules of the house.
@@ -23,17 +71,17 @@ mod hostile {
     mod resolver;
 }
 
+/// Start and stop of the process.
+mod life {
+    mod inherited;
+    mod start;
+    mod stop;
+}
+
 /// Real resolvers, real clients, and many queries.
 mod peers {
     mod answers;
     mod glibc;
     mod programs;
     mod resolvers;
-}
-
-/// Start and stop of the process.
-mod life {
-    mod inherited;
-    mod start;
-    mod stop;
 }

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use super::edit::{
-    Entangled, address_to, option, put_option, reply, truncate, with_opt_rdata, with_own_opt, without_opt,
+    Entangled, address_to, option, put_option, put_own_opt, reply, truncate, with_opt_rdata, with_own_opt, without_opt,
     without_options,
 };
 use super::message::{Message, Opt, opcode, rcode};
@@ -138,7 +138,15 @@ impl Passage {
     fn fitted(&self, answer: Vec<u8>, query: &Message<'_>) -> Vec<u8> {
         let limit = self.answer_limit(query);
         match Message::parse(&answer) {
-            Ok(view) if answer.len() > limit => truncate(&view, limit),
+            Ok(view) if answer.len() > limit => {
+                let mut short = truncate(&view, limit);
+                if let (Some(asked), None, None) = (query.opt(), view.opt(), view.signature()) {
+                    // what is cut is our own message, and answers OPT with OPT (RFC 6891 §6.1.1) also for a resolver
+                    // without EDNS
+                    put_own_opt(&mut short, asked);
+                }
+                short
+            }
             _ => answer,
         }
     }

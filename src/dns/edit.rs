@@ -73,6 +73,14 @@ pub fn put_opt(bytes: &mut Vec<u8>, udp_size: u16, flags: u16, rdata: &[u8]) {
     bytes.extend(&rdata[..usize::from(length)]);
 }
 
+/// Appends the OPT record of a reply of our own, without options, and counts it.
+///
+/// The caller has seen that the reply has no additional records.
+pub fn put_own_opt(reply: &mut Vec<u8>, asked: Opt<'_>) {
+    reply[11] = 1;
+    put_opt(reply, OWN_UDP_SIZE, asked.flags() & DO, &[]);
+}
+
 /// A reply of our own (RFC 8906 §3): ID, opcode, RD, CD and question of the query; OPT if the query had one.
 ///
 /// `authority` is one SOA record in wire form for negative answers (RFC 2308 §3).

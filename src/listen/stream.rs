@@ -75,23 +75,29 @@ impl Hall {
         self.places.borrow().is_empty()
     }
 
-    /// The place of a newcomer, if there is one.
-    fn admit(&self, client: IpAddr) -> Option<u64> {
+    /// The place of a newcomer, if there is one, and its desk.
+    ///
+    /// The desk is known before the connection's task first runs: many connections may be accepted in one turn, and
+    /// the later ones must find those whose places they take.
+    fn admit(&self, client: IpAddr) -> Option<(u64, Rc<Desk>)> {
         let admission = self.places.borrow_mut().admit(client, Instant::now());
         if !matches!(admission, Admission::Admitted(_)) {
             self.path.counters().tcp_limited.add(1);
         }
-        match admission {
-            Admission::Admitted(number) => Some(number),
+        let number = match admission {
+            Admission::Admitted(number) => number,
             Admission::Replaces { newcomer, closed } => {
                 if let Some(desk) = self.desks.borrow().get(&closed) {
                     desk.broken.set(true);
                     desk.wake();
                 }
-                Some(newcomer)
+                newcomer
             }
-            Admission::TurnedAway => None,
-        }
+            Admission::TurnedAway => return None,
+        };
+        let desk = Rc::new(Desk::new(self.limits.unread));
+        self.desks.borrow_mut().insert(number, desk.clone());
+        Some((number, desk))
     }
 }
 
@@ -101,12 +107,12 @@ pub async fn accept(listener: TcpListener, hall: Rc<Hall>) {
         match listener.accept().await {
             Ok((stream, peer)) => {
                 hall.path.counters().tcp_connections.add(1);
-                let Some(number) = hall.admit(peer.ip()) else { continue };
+                let Some((number, desk)) = hall.admit(peer.ip()) else { continue };
                 // without it an answer would wait for the acknowledgement of the one before
                 if let Err(error) = stream.set_nodelay(true) {
                     log::debug!("a client's connection: {error}");
                 }
-                tokio::task::spawn_local(converse(stream, peer.ip(), number, hall.clone()));
+                tokio::task::spawn_local(converse(stream, peer.ip(), number, desk, hall.clone()));
             }
             // the client went away before it was accepted; that is its own affair
             Err(error) if is_of_one_connection(&error) => {}
@@ -140,6 +146,17 @@ struct Desk {
 }
 
 impl Desk {
+    fn new(unread_limit: usize) -> Desk {
+        Desk {
+            outgoing: RefCell::default(),
+            in_flight: Cell::new(0),
+            broken: Cell::new(false),
+            waker: RefCell::default(),
+            room: Notify::new(),
+            unread_limit,
+        }
+    }
+
     fn wake(&self) {
         if let Some(waker) = self.waker.borrow_mut().take() {
             waker.wake();
@@ -171,19 +188,10 @@ impl Desk {
 }
 
 /// Serves one client's connection until it ends.
-pub async fn converse<S>(stream: S, client: IpAddr, number: u64, hall: Rc<Hall>)
+async fn converse<S>(stream: S, client: IpAddr, number: u64, desk: Rc<Desk>, hall: Rc<Hall>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let desk = Rc::new(Desk {
-        outgoing: RefCell::default(),
-        in_flight: Cell::new(0),
-        broken: Cell::new(false),
-        waker: RefCell::default(),
-        room: Notify::new(),
-        unread_limit: hall.limits.unread,
-    });
-    hall.desks.borrow_mut().insert(number, desk.clone());
     let now = Instant::now();
     let mut conversation = Conversation {
         stream,
@@ -236,8 +244,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
         if let Poll::Ready(Err(error)) = self.read(context) {
             return Poll::Ready(Err(error));
         }
+        let was_full = !self.has_room();
         if let Poll::Ready(Err(error)) = self.write(context) {
             return Poll::Ready(Err(error));
+        }
+        if was_full && self.has_room() {
+            // reading was put off for the answers that have just been written: nothing else would take it up again
+            context.waker().wake_by_ref();
         }
         let finished = !self.reading || self.hall.stopped.get();
         if finished && self.desk.in_flight.get() == 0 && !self.is_writing() {

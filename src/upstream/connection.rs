@@ -117,6 +117,7 @@ struct Job {
 /// What the task and those who ask share.
 struct Shared {
     phase: Cell<Phase>,
+    authenticated: Cell<bool>,
     last_received: Cell<Instant>,
     queue: RefCell<VecDeque<Job>>,
     waker: RefCell<Option<Waker>>,
@@ -150,6 +151,7 @@ impl Connection {
     pub fn open(id: u64, server: Arc<UpstreamServer>, limits: Limits, counters: Arc<Counters>) -> Connection {
         let shared = Rc::new(Shared {
             phase: Cell::new(Phase::Connecting),
+            authenticated: Cell::new(false),
             last_received: Cell::new(Instant::now()),
             queue: RefCell::default(),
             waker: RefCell::default(),
@@ -166,6 +168,11 @@ impl Connection {
     /// How far it has come.
     pub fn phase(&self) -> Phase {
         self.shared.phase.get()
+    }
+
+    /// Whether the server has proved who it is, so that queries may have been sent; this stays true to the end.
+    pub fn was_authenticated(&self) -> bool {
+        self.shared.authenticated.get()
     }
 
     /// When octets last came from the server.
@@ -248,6 +255,7 @@ async fn run(server: Arc<UpstreamServer>, limits: Limits, counters: Arc<Counters
     let state = stream.get_ref().1;
     counters.upstream_resumed.add(u64::from(state.handshake_kind() == Some(rustls::HandshakeKind::Resumed)));
     log::debug!("upstream {}: connected, {:?}, {:?}", server.label(), state.protocol_version(), state.handshake_kind());
+    shared.authenticated.set(true);
     if shared.phase.get() == Phase::Connecting {
         shared.phase.set(Phase::Open);
     }

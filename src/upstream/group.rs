@@ -92,7 +92,11 @@ impl Group {
             let now = Instant::now();
             self.retire_silent(&plan, &attempts, now);
             match plan.next(now, self.servers.len(), |server| self.standing(server, now)) {
-                Step::GiveUp => return Err(failure),
+                Step::GiveUp => {
+                    // a connection that has been retired since may still have taken the query to its server
+                    failure.sent |= attempts.iter().any(|attempt| attempt.connection.was_authenticated());
+                    return Err(failure);
+                }
                 Step::Ask(server) => {
                     let connection = self.connection(server);
                     plan.asked(server, connection.id(), now);
@@ -116,7 +120,6 @@ impl Group {
                     }
                 }
             }
-            failure.sent |= attempts.iter().any(|attempt| attempt.connection.phase() == Phase::Open);
         }
     }
 
