@@ -7,4 +7,14 @@ mod conformance {
     mod a_udp;
     /// The starting point of most tests: one server, one proxy before it.
     mod bench;
+    /// F. Upstream TLS: who a resolver has to be.
+    mod f_authentication;
+    /// F. Upstream TLS: how a connection begins.
+    mod f_handshake;
+    /// F. Upstream TLS: what never leaves.
+    mod f_leaks;
+    /// A network of one's own, and a capture of it.
+    mod own_network;
+    /// Proxies with other settings for their resolvers.
+    mod resolvers;
 }
