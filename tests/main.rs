@@ -13,6 +13,10 @@ mod conformance {
     mod f_handshake;
     /// F. Upstream TLS: what never leaves.
     mod f_leaks;
+    /// G. Upstream connections: those that end or fall silent under a query.
+    mod g_failures;
+    /// G. Upstream connections: how they are used.
+    mod g_lifecycle;
     /// A network of one's own, and a capture of it.
     mod own_network;
     /// Proxies with other settings for their resolvers.
