@@ -92,7 +92,11 @@ impl Group {
             let now = Instant::now();
             self.retire_silent(&plan, &attempts, now);
             match plan.next(now, self.servers.len(), |server| self.standing(server, now)) {
-                Step::GiveUp => return Err(failure),
+                Step::GiveUp => {
+                    // what still waits was sent, unless its connection never came about
+                    failure.sent |= attempts.iter().any(|attempt| attempt.connection.phase() != Phase::Connecting);
+                    return Err(failure);
+                }
                 Step::Ask(server) => {
                     let connection = self.connection(server);
                     plan.asked(server, connection.id(), now);
@@ -116,7 +120,6 @@ impl Group {
                     }
                 }
             }
-            failure.sent |= attempts.iter().any(|attempt| attempt.connection.phase() == Phase::Open);
         }
     }
 
