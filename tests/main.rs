@@ -17,6 +17,8 @@ mod conformance {
     mod g_failures;
     /// G. Upstream connections: how they are used.
     mod g_lifecycle;
+    /// H. Retries and timeouts.
+    mod h_retries;
     /// A network of one's own, and a capture of it.
     mod own_network;
     /// Proxies with other settings for their resolvers.
