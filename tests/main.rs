@@ -19,6 +19,10 @@ mod conformance {
     mod g_lifecycle;
     /// H. Retries and timeouts.
     mod h_retries;
+    /// I. Privacy options: what crosses and what does not.
+    mod i_options;
+    /// I. Privacy options: padding, and client subnets blanked.
+    mod i_padding;
     /// A network of one's own, and a capture of it.
     mod own_network;
     /// Proxies with other settings for their resolvers.
