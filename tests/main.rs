@@ -23,6 +23,10 @@ mod conformance {
     mod i_options;
     /// I. Privacy options: padding, and client subnets blanked.
     mod i_padding;
+    /// M. Special names.
+    mod m_special_names;
+    /// N. Zone transfers.
+    mod n_transfers;
     /// A network of one's own, and a capture of it.
     mod own_network;
     /// Proxies with other settings for their resolvers.
