@@ -25,6 +25,8 @@ mod conformance {
     mod i_padding;
     /// M. Special names.
     mod m_special_names;
+    /// N. Signed messages, and operations other than queries.
+    mod n_signed;
     /// N. Zone transfers.
     mod n_transfers;
     /// A network of one's own, and a capture of it.
