@@ -10,7 +10,7 @@ use super::edit::{
     Entangled, address_to, option, put_option, put_own_opt, reply, truncate, with_opt_rdata, with_own_opt, without_opt,
     without_options,
 };
-use super::message::{Message, Opt, opcode, rcode};
+use super::message::{Message, Opt, opcode, rcode, rtype};
 use super::privacy::{Family, put_blank_subnet, put_padding, put_returned_subnet};
 
 /// The privacy switches.
@@ -59,7 +59,7 @@ pub fn to_resolver(
 ) -> Result<(Option<Vec<u8>>, Passage), Entangled> {
     let opt = query.opt();
     let mut passage = Passage { link, switches, had_opt: opt.is_some(), wants_keepalive: false, subnet: None };
-    if query.signature().is_some() || !opcode::WITH_SECTIONS.contains(&query.opcode()) {
+    if is_sealed(query) || !opcode::WITH_SECTIONS.contains(&query.opcode()) {
         passage.switches = Switches::default();
         return Ok((None, passage));
     }
@@ -83,6 +83,12 @@ pub fn to_resolver(
     }
     let bytes = if opt.is_some() { with_opt_rdata(query, &rdata)? } else { with_own_opt(query, &rdata)? };
     Ok((Some(bytes), passage))
+}
+
+/// Whether a message crosses as it is: it is signed, or it negotiates a key, and signatures to come may cover what was
+/// said before there was one (RFC 2930).
+fn is_sealed(message: &Message<'_>) -> bool {
+    message.signature().is_some() || message.question().is_some_and(|question| question.qtype() == rtype::TKEY)
 }
 
 /// The options that cross in either direction under these switches.
@@ -122,8 +128,9 @@ impl Passage {
             address_to(&mut answer, query.id(), query.question().as_ref());
             return answer;
         };
-        let question = if view.signature().is_none() { query.question() } else { None };
-        if view.signature().is_none() {
+        let sealed = is_sealed(&view);
+        let question = if sealed { None } else { query.question() };
+        if !sealed {
             match self.edited(&view) {
                 Edited::Same => {}
                 Edited::Changed(bytes) => answer = bytes,

@@ -181,6 +181,13 @@ impl Desk {
         Ok(())
     }
 
+    /// Waits for the end of the connection.
+    async fn ended(&self) {
+        while !self.broken.get() {
+            self.room.notified().await;
+        }
+    }
+
     fn done(&self) {
         self.in_flight.set(self.in_flight.get() - 1);
         self.wake();
@@ -331,9 +338,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
                     desk.in_flight.set(desk.in_flight.get() + 1);
                     tokio::task::spawn_local(async move {
                         let send = async |answer: Vec<u8>| desk.hand_in_when_read(&answer).await;
-                        if path.transfer(pending, send).await.is_err() {
+                        tokio::select! {
                             // a transfer that ends too early must not look whole
-                            desk.broken.set(true);
+                            result = path.transfer(pending, send) => if result.is_err() { desk.broken.set(true) },
+                            // nobody is left to wait for what the server may still send
+                            () = desk.ended() => {}
                         }
                         desk.done();
                     });

@@ -112,7 +112,7 @@ impl Plan {
         if let Some(server) = self.best(servers, awake) {
             return Ok(server);
         }
-        let probes = (0..servers).filter(|&server| self.tally(server).copies < COPIES).filter_map(|server| {
+        let probes = (0..servers).filter(|&server| self.may_have(server)).filter_map(|server| {
             if let Standing::Resting(rest) = standing(server) { Some((rest.probe_at, server)) } else { None }
         });
         match probes.min() {
@@ -122,13 +122,23 @@ impl Plan {
         }
     }
 
-    /// The first server in order among those with the fewest faults for this query.
+    /// The first server in order among those with the fewest faults for this query; to have it and not to have answered
+    /// yet is as good as a fault.
     fn best(&self, servers: usize, allowed: impl Fn(usize) -> bool) -> Option<usize> {
-        if self.tally.is_empty() {
+        if self.tally.is_empty() && self.asking.is_empty() {
             return (0..servers).find(|&server| allowed(server));
         }
-        let able = (0..servers).filter(|&server| self.tally(server).copies < COPIES && allowed(server));
-        able.min_by_key(|&server| self.tally(server).faults)
+        let able = (0..servers).filter(|&server| self.may_have(server) && allowed(server));
+        able.min_by_key(|&server| usize::from(self.tally(server).faults) + self.asking_of(server))
+    }
+
+    /// Whether this server may get another copy: those count that it lost, and those that it still has.
+    fn may_have(&self, server: usize) -> bool {
+        usize::from(self.tally(server).copies) + self.asking_of(server) < usize::from(COPIES)
+    }
+
+    fn asking_of(&self, server: usize) -> usize {
+        self.asking.iter().filter(|asking| asking.server == server).count()
     }
 
     fn tally(&self, server: usize) -> Tally {

@@ -102,6 +102,29 @@ fn no_server_gets_more_than_three_copies() {
 }
 
 #[test]
+fn copies_that_wait_for_an_answer_count_as_well() {
+    let mut course = Course::new(&[Idle], true);
+    for (connection, ms) in [(0, 0), (1, 1200), (2, 2400)] {
+        assert_eq!(course.at(ms), Step::Ask(0));
+        course.asked(0, connection, ms);
+    }
+    // all three connections fell silent and were retired
+    assert_eq!(course.at(3600), course.wait(4000));
+}
+
+#[test]
+fn a_server_that_has_not_the_query_yet_comes_before_one_that_is_silent() {
+    let mut course = Course::new(&[Open(1), Idle], true);
+    course.asked(0, 1, 0);
+    // the silent connection was retired
+    course.servers[0] = Idle;
+    assert_eq!(course.at(1200), Step::Ask(1));
+    course.asked(1, 2, 1200);
+    course.servers[1] = Open(2);
+    assert_eq!(course.at(2400), Step::Ask(0));
+}
+
+#[test]
 fn what_must_not_be_done_twice_is_not_sent_twice() {
     let mut course = Course::new(&[Open(1), Idle], false);
     course.asked(0, 1, 0);
