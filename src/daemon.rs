@@ -97,8 +97,6 @@ fn run(invocation: &Invocation) -> Result<(), Stop> {
     }
     .map_err(failure)?;
     let service = Service::start(settings, servers, bound).map_err(failure)?;
-    log::info!("ready");
-    systemd::ready("serving");
     let result = service.serve();
     log.finish();
     result
@@ -184,10 +182,13 @@ impl Service {
         }
     }
 
-    /// The name of the signal that ends the service.
+    /// Says that the service is ready, and gives the name of the signal that ends it.
     async fn watch(&self) -> Result<&'static str, Stop> {
         let mut terminate = signal(SignalKind::terminate()).map_err(failure)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(failure)?;
+        // not before a signal would be heeded: whoever reads this may send one at once
+        log::info!("ready");
+        systemd::ready("serving");
         let look = systemd::watchdog().map_or(LOOK, |limit| LOOK.min(limit / 4));
         let mut pulse = Pulse::default();
         loop {

@@ -51,6 +51,7 @@ pub mod config {
     pub mod values;
 }
 
+pub mod bell;
 pub mod cli;
 pub mod inherited;
 pub mod sockets;

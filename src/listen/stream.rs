@@ -8,7 +8,7 @@ use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 use tokio::time::Sleep;
 
 use super::limits::{Admission, Places};
+use crate::bell::Bell;
 use crate::dns::crossing::Link;
 use crate::dns::framing::{Inflow, put};
 use crate::dns::message::HEADER;
@@ -61,7 +62,7 @@ impl Hall {
     pub fn stop(&self) {
         self.stopped.set(true);
         for desk in self.desks.borrow().values() {
-            desk.wake();
+            desk.bell.ring();
         }
     }
 
@@ -89,7 +90,7 @@ impl Hall {
             Admission::Replaces { newcomer, closed } => {
                 if let Some(desk) = self.desks.borrow().get(&closed) {
                     desk.broken.set(true);
-                    desk.wake();
+                    desk.bell.ring();
                 }
                 newcomer
             }
@@ -140,7 +141,7 @@ struct Desk {
     in_flight: Cell<usize>,
     /// The connection ends at once, whatever waits.
     broken: Cell<bool>,
-    waker: RefCell<Option<Waker>>,
+    bell: Bell,
     room: Notify,
     unread_limit: usize,
 }
@@ -151,22 +152,16 @@ impl Desk {
             outgoing: RefCell::default(),
             in_flight: Cell::new(0),
             broken: Cell::new(false),
-            waker: RefCell::default(),
+            bell: Bell::default(),
             room: Notify::new(),
             unread_limit,
-        }
-    }
-
-    fn wake(&self) {
-        if let Some(waker) = self.waker.borrow_mut().take() {
-            waker.wake();
         }
     }
 
     /// Takes an answer to be written.
     fn hand_in(&self, answer: &[u8]) {
         put(&mut self.outgoing.borrow_mut(), answer);
-        self.wake();
+        self.bell.ring();
     }
 
     /// Takes one message of many, when the client has read enough of those before.
@@ -190,7 +185,7 @@ impl Desk {
 
     fn done(&self) {
         self.in_flight.set(self.in_flight.get() - 1);
-        self.wake();
+        self.bell.ring();
     }
 }
 
@@ -244,7 +239,7 @@ struct Conversation<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.listen(context);
+        self.desk.bell.listen(context);
         if self.desk.broken.get() {
             return Poll::Ready(Ok(()));
         }
@@ -265,14 +260,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
         }
         self.mark();
         self.look_at_time(context)
-    }
-
-    fn listen(&self, context: &Context<'_>) {
-        let mut waker = self.desk.waker.borrow_mut();
-        match &*waker {
-            Some(known) if known.will_wake(context.waker()) => {}
-            _ => *waker = Some(context.waker().clone()),
-        }
     }
 
     fn is_writing(&self) -> bool {

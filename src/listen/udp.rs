@@ -9,13 +9,14 @@ use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::pin::pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::sync::watch;
 
 use super::datagrams::{BATCH, Datagram, Inbox, LocalAddress, Outbox, Outgoing};
+use crate::bell::Bell;
 use crate::dns::crossing::Link;
 use crate::dns::edit::truncate;
 use crate::dns::message::{self, HEADER, Message};
@@ -35,7 +36,7 @@ type Identity = (SocketAddr, u16, u64);
 struct Desk {
     path: Rc<Path>,
     outgoing: RefCell<Vec<Outgoing>>,
-    waker: RefCell<Option<Waker>>,
+    bell: Bell,
     pending: RefCell<HashSet<Identity>>,
     hashes: RandomState,
 }
@@ -48,9 +49,7 @@ impl Desk {
             return;
         }
         outgoing.push(Outgoing { bytes, peer, local });
-        if let Some(waker) = self.waker.borrow_mut().take() {
-            waker.wake();
-        }
+        self.bell.ring();
     }
 }
 
@@ -59,7 +58,7 @@ pub async fn serve(listener: UdpListener, path: Rc<Path>, limit: usize, mut stop
     let desk = Rc::new(Desk {
         path,
         outgoing: RefCell::default(),
-        waker: RefCell::default(),
+        bell: Bell::default(),
         pending: RefCell::default(),
         hashes: RandomState::new(),
     });
@@ -95,7 +94,7 @@ struct Service {
 
 impl Service {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        self.listen(context);
+        self.desk.bell.listen(context);
         if !self.stopped {
             self.receive(context);
         }
@@ -105,14 +104,6 @@ impl Service {
             return Poll::Ready(());
         }
         Poll::Pending
-    }
-
-    fn listen(&self, context: &Context<'_>) {
-        let mut waker = self.desk.waker.borrow_mut();
-        match &*waker {
-            Some(known) if known.will_wake(context.waker()) => {}
-            _ => *waker = Some(context.waker().clone()),
-        }
     }
 
     fn receive(&mut self, context: &mut Context<'_>) {

@@ -10,7 +10,7 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
@@ -22,6 +22,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::inflight::{Asked, Ids, InFlight, Match};
 use super::server::UpstreamServer;
+use crate::bell::Bell;
 use crate::dns::crossing::granted_keepalive;
 use crate::dns::framing::{Inflow, put, record_length};
 use crate::dns::message::{Message, set_id};
@@ -120,23 +121,7 @@ struct Shared {
     authenticated: Cell<bool>,
     last_received: Cell<Instant>,
     queue: RefCell<VecDeque<Job>>,
-    waker: RefCell<Option<Waker>>,
-}
-
-impl Shared {
-    fn wake(&self) {
-        if let Some(waker) = self.waker.borrow_mut().take() {
-            waker.wake();
-        }
-    }
-
-    fn listen(&self, context: &Context<'_>) {
-        let mut waker = self.waker.borrow_mut();
-        match &*waker {
-            Some(known) if known.will_wake(context.waker()) => {}
-            _ => *waker = Some(context.waker().clone()),
-        }
-    }
+    bell: Bell,
 }
 
 /// A connection, as those see it who ask over it.
@@ -154,7 +139,7 @@ impl Connection {
             authenticated: Cell::new(false),
             last_received: Cell::new(Instant::now()),
             queue: RefCell::default(),
-            waker: RefCell::default(),
+            bell: Bell::default(),
         });
         tokio::task::spawn_local(run(server, limits, counters, shared.clone()));
         Connection { id, queue_limit: limits.queue, shared }
@@ -199,14 +184,14 @@ impl Connection {
         let (waiter, outcome) = oneshot::channel();
         queue.push_back(Job { asked, waiter });
         drop(queue);
-        self.shared.wake();
+        self.shared.bell.ring();
         Ok(outcome)
     }
 
     /// Takes no more queries; those in flight may still be answered, then it closes.
     pub fn retire(&self) {
         self.shared.phase.set(Phase::Closing);
-        self.shared.wake();
+        self.shared.bell.ring();
     }
 }
 
@@ -337,7 +322,7 @@ impl Session {
 
     /// One turn: read, send what waits, look at the time. Ready with the reason when the connection has ended.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<String> {
-        self.shared.listen(context);
+        self.shared.bell.listen(context);
         if let Poll::Ready(why) = self.read(context) {
             return Poll::Ready(why);
         }

@@ -273,3 +273,13 @@ fn c036_each_client_sees_its_own_case() {
         assert_eq!(inspect::question_name(&client.recv(SOON).unwrap()), name);
     }
 }
+
+#[test]
+fn c090_without_a_cache_every_query_is_asked() {
+    let bench = Bench::start();
+    let client = UdpClient::connect(bench.proxy.address());
+    for number in 0..10 {
+        assert!(client.ask(&query(number, "again.test", 1)).is_some());
+    }
+    assert_eq!(bench.server.journal().messages_named("again.test").len(), 10);
+}

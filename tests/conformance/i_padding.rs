@@ -42,7 +42,7 @@ fn c084_every_query_is_a_multiple_of_128_octets() {
             let asked = MessageBuilder::query(length, "a.test", 1).opt(opt);
             assert_eq!(inspect::rcode(&client.ask(&asked.build()).unwrap()), 0);
         }
-        if length >= 3 && length <= 255 {
+        if (3..=255).contains(&length) {
             let asked = query(length, &name_of(length.into()), 1);
             lengths.push(asked.len());
             assert_eq!(inspect::rcode(&client.ask(&asked).unwrap()), 0);
@@ -72,7 +72,7 @@ fn c084_padding_makes_no_message_too_long() {
         let sent = bench.server.journal().messages.last().unwrap().octets.clone();
         assert!(sent.len() >= total);
         // the last whole block ends at 65,408
-        assert!(sent.len() % 128 == 0 || total > 65_404, "{total}: {}", sent.len());
+        assert!(sent.len().is_multiple_of(128) || total > 65_404, "{total}: {}", sent.len());
     }
 }
 

@@ -34,7 +34,7 @@ const LAYERS: &[(u8, &[&str])] = &[
         ],
     ),
     (1, &["config/settings", "dns/message", "log_lines", "log_sinks"]),
-    (0, &["config/options", "dns/framing", "dns/name", "inherited", "metrics", "systemd"]),
+    (0, &["bell", "config/options", "dns/framing", "dns/name", "inherited", "metrics", "systemd"]),
 ];
 
 /// Files that may hold `unsafe`.
