@@ -8,7 +8,7 @@ use testkit::{Journal, MessageBuilder};
 
 use super::bench::binary;
 use super::own_network::{Capture, contains, in_own_network, ports_and_payload};
-use super::resolvers::{LONG, SERVFAIL, config_of, named, proxy_before, rcode_of, start};
+use super::resolvers::{HURRIED, LONG, SERVFAIL, config_of, named, proxy_before, rcode_of, start};
 
 /// What a query is called whose octets are looked for.
 const SECRET: &str = "secret-name-of-the-client.test";
@@ -47,9 +47,8 @@ fn c049_strict_sends_nothing_unauthenticated() {
         let (pki, stranger) = (Pki::new(), Pki::new());
         let server = DotServer::start(stranger.server(&["upstream.test"]));
         let capture = Capture::start(pki.directory());
-        let deadline = Duration::from_secs(1);
-        let lines = "deadline = \"1s\"\nconnect-timeout = \"500ms\"\nsecond-try-after = \"500ms\"";
-        let proxy = proxy_before(&[&server], pki.ca_file(), lines);
+        let deadline = Duration::from_millis(500);
+        let proxy = proxy_before(&[&server], pki.ca_file(), HURRIED);
         fails_in_time(&proxy, deadline);
         assert!(server.journal().accepted() > 0);
         for stage in [Stage::RefuseConnections, Stage::CloseAfterClientHello, Stage::PlainDns] {

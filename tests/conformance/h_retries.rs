@@ -117,17 +117,18 @@ fn c078_one_server_gets_at_most_three_copies() {
 /// Connections that come about and never bring an answer, and queries that drive each other to new ones.
 #[test]
 fn c078_a_silent_server_gets_at_most_three_copies() {
-    let bench = Bench::with(|server| server.script(silent), "");
-    let client = UdpClient::connect(bench.proxy.address());
+    let pki = Pki::new();
+    let server = server(&pki.server(&["upstream.test"]), silent);
+    let lines = "deadline = \"2s\"\nsecond-try-after = \"300ms\"";
+    let proxy = proxy_before(&[&server], pki.ca_file(), lines);
+    let client = UdpClient::connect(proxy.address());
     for number in 0..60 {
         client.send(&query(number, &format!("n{number}.test"), 1));
-        thread::sleep(Duration::from_millis(100));
+        thread::sleep(Duration::from_millis(50));
     }
-    for number in 0..60 {
-        let name = format!("n{number}.test");
-        let copies = bench.server.journal().messages_named(&name).len();
-        assert!((1..=3).contains(&copies), "{copies} copies of {name}");
-    }
+    let journal = server.journal();
+    let copies = (0..60).map(|number| journal.messages_named(&format!("n{number}.test")).len()).max();
+    assert!(matches!(copies, Some(2..=3)), "{copies:?} copies of one query");
 }
 
 /// What a server must not get twice, whatever became of it: UPDATE, NOTIFY, unknown operations, and transfers.
@@ -214,7 +215,7 @@ fn skipped_and_used_again(fail: impl Fn(&DotServer), unknown: Duration, heal: im
     ask_along(&proxy, "before", Instant::now(), Duration::from_millis(300));
     assert_eq!(second.journal().messages.len(), 0, "the second server is used without need");
     fail(&first);
-    let times = ask_along(&proxy, "without", Instant::now(), Duration::from_secs(8));
+    let times = ask_along(&proxy, "without", Instant::now(), Duration::from_secs(5));
     let slow = |(asked, took): &&(Duration, Duration)| *asked > unknown && *took > Duration::from_millis(500);
     let count = times.iter().filter(slow).count();
     assert!(

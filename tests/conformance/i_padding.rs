@@ -42,7 +42,7 @@ fn c084_every_query_is_a_multiple_of_128_octets() {
             let asked = MessageBuilder::query(length, "a.test", 1).opt(opt);
             assert_eq!(inspect::rcode(&client.ask(&asked.build()).unwrap()), 0);
         }
-        if (3..=255).contains(&length) {
+        if length >= 3 {
             let asked = query(length, &name_of(length.into()), 1);
             lengths.push(asked.len());
             assert_eq!(inspect::rcode(&client.ask(&asked).unwrap()), 0);
@@ -189,14 +189,13 @@ fn c131_an_extended_error_to_our_own_opt_is_no_success() {
             vec![Act::Answer(answer.build())]
         };
         let bench = Bench::with(|server| server.script(script), PADDING);
-        for asked in [query(1, "a.test", 1)] {
-            let udp = UdpClient::connect(bench.proxy.address()).ask(&asked).unwrap();
-            let tcp = TcpClient::connect(bench.proxy.address()).ask(&asked).unwrap();
-            for answer in [udp, tcp] {
-                assert_eq!(inspect::rcode(&answer), expected, "{rcode}");
-                assert_eq!(inspect::opt(&answer), None);
-                assert_eq!(inspect::question_octets(&answer), inspect::question_octets(&asked));
-            }
+        let plain = query(1, "a.test", 1);
+        let udp = UdpClient::connect(bench.proxy.address()).ask(&plain).unwrap();
+        let tcp = TcpClient::connect(bench.proxy.address()).ask(&plain).unwrap();
+        for answer in [udp, tcp] {
+            assert_eq!(inspect::rcode(&answer), expected, "{rcode}");
+            assert_eq!(inspect::opt(&answer), None);
+            assert_eq!(inspect::question_octets(&answer), inspect::question_octets(&plain));
         }
         // with an OPT record of its own a client sees the whole code
         let asked = MessageBuilder::query(1, "a.test", 1).opt(Opt::new(1232)).build();
