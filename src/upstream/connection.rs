@@ -120,6 +120,8 @@ struct Shared {
     phase: Cell<Phase>,
     authenticated: Cell<bool>,
     last_received: Cell<Instant>,
+    /// Whether it has answered, and was not given up as silent since.
+    proven: Cell<bool>,
     queue: RefCell<VecDeque<Job>>,
     bell: Bell,
 }
@@ -138,6 +140,7 @@ impl Connection {
             phase: Cell::new(Phase::Connecting),
             authenticated: Cell::new(false),
             last_received: Cell::new(Instant::now()),
+            proven: Cell::new(false),
             queue: RefCell::default(),
             bell: Bell::default(),
         });
@@ -158,6 +161,17 @@ impl Connection {
     /// Whether the server has proved who it is, so that queries may have been sent; this stays true to the end.
     pub fn was_authenticated(&self) -> bool {
         self.shared.authenticated.get()
+    }
+
+    /// Whether it has answered, and was not given up as silent since.
+    pub fn is_proven(&self) -> bool {
+        self.shared.proven.get()
+    }
+
+    /// Given up as silent: takes no more queries, and an answer that comes after all will be news.
+    pub fn retire_as_silent(&self) {
+        self.shared.proven.set(false);
+        self.retire();
     }
 
     /// When octets last came from the server.
@@ -249,8 +263,12 @@ async fn run(server: Arc<UpstreamServer>, limits: Limits, counters: Arc<Counters
     shared.phase.set(Phase::Closing);
     log::debug!("upstream {}: connection ended: {why}", server.label());
     let trouble = Trouble::Ended(why);
+    let unanswered = !session.in_flight.is_empty() && !session.served;
     let lost: Vec<_> = session.in_flight.drain().filter(|waiter| !waiter.is_closed()).collect();
-    if !lost.is_empty() && !session.served {
+    if unanswered && server.is_doubtful() {
+        // the probe of a doubtful server failed, whether or not somebody still waits for it
+        server.failed(Instant::now(), spread, &trouble);
+    } else if unanswered && !lost.is_empty() {
         server.barren(Instant::now(), spread, &trouble);
     }
     for waiter in lost {
@@ -266,6 +284,7 @@ fn end_queue(shared: &Shared, trouble: &Trouble) {
     shared.phase.set(Phase::Closing);
     let blameless = matches!(trouble, Trouble::Ended(_));
     for job in shared.queue.take() {
+        // a waiter that is gone needs no telling
         drop(job.waiter.send(Outcome::Lost { sent: false, blameless, trouble: trouble.clone() }));
     }
 }
@@ -353,8 +372,13 @@ impl Session {
 
     /// Gives queued queries their IDs and frames them.
     fn take_queue(&mut self) {
+        if self.shared.phase.get() == Phase::Closing {
+            // what has not been sent goes over another connection at once
+            end_queue(&self.shared, &Trouble::Ended("closing".to_owned()));
+            return;
+        }
         let mut queue = self.shared.queue.borrow_mut();
-        if queue.is_empty() || self.goodbye.is_some() {
+        if queue.is_empty() {
             return;
         }
         let now = Instant::now();
@@ -429,8 +453,8 @@ impl Session {
             match self.in_flight.take(message) {
                 Match::Answer(waiter) => {
                     self.counters.upstream_answers.add(1);
-                    if !self.served {
-                        self.served = true;
+                    self.served = true;
+                    if !self.shared.proven.replace(true) {
                         self.server.answered();
                     }
                     let granted = Message::parse(message).ok().and_then(|answer| granted_keepalive(&answer));

@@ -98,15 +98,12 @@ impl Group {
                     return Err(failure);
                 }
                 Step::Ask(server) => {
-                    let connection = self.connection(server);
-                    plan.asked(server, connection.id(), now);
-                    match connection.ask(asked.clone()) {
-                        Ok(outcome) => attempts.push(Attempt { connection, server, outcome }),
-                        Err(trouble) => {
-                            plan.lost(connection.id(), false, false);
-                            failure.note(self.servers[server].label(), false, trouble);
+                    if attempts.is_empty() && asked.is_repeatable() {
+                        for doubtful in self.to_probe(server, now) {
+                            self.put(doubtful, &asked, now, &mut plan, &mut attempts, &mut failure);
                         }
                     }
+                    self.put(server, &asked, now, &mut plan, &mut attempts, &mut failure);
                 }
                 Step::Wait(until) => {
                     let Some((index, outcome)) = first_outcome(&mut attempts, until).await else { continue };
@@ -123,6 +120,34 @@ impl Group {
         }
     }
 
+    /// Puts the query to a server.
+    fn put(
+        &self,
+        server: usize,
+        asked: &Rc<Asked>,
+        now: Instant,
+        plan: &mut Plan,
+        attempts: &mut Vec<Attempt>,
+        failure: &mut Failure,
+    ) {
+        let connection = self.connection(server);
+        plan.asked(server, connection.id(), now);
+        match connection.ask(asked.clone()) {
+            Ok(outcome) => attempts.push(Attempt { connection, server, outcome }),
+            Err(trouble) => {
+                plan.lost(connection.id(), false, false);
+                failure.note(self.servers[server].label(), false, trouble);
+            }
+        }
+    }
+
+    /// Servers preferred to this one that are doubtful, and due for a copy of a query to find out: their clients never
+    /// wait for the outcome.
+    fn to_probe(&self, server: usize, now: Instant) -> impl Iterator<Item = usize> {
+        let doubtful = move |&one: &usize| matches!(self.standing(one, now), Standing::Doubtful { .. });
+        (0..server).filter(doubtful).filter(move |&one| self.servers[one].take_probe(now, now + self.limits.deadline))
+    }
+
     /// A connection on which a query is overdue and nothing at all has come since is given up for later ones: what
     /// became of its path nobody will say (RFC 7858 §3.4). It may still answer what it has.
     fn retire_silent(&self, plan: &Plan, attempts: &[Attempt], now: Instant) {
@@ -130,8 +155,13 @@ impl Group {
             let Some(attempt) = attempts.iter().find(|attempt| attempt.connection.id() == id) else { continue };
             let connection = &attempt.connection;
             if connection.phase() == Phase::Open && connection.last_received() < asked_at {
-                log::debug!("upstream {}: silent connection retired", self.servers[attempt.server].label());
-                connection.retire();
+                let server = &self.servers[attempt.server];
+                log::debug!("upstream {}: silent connection retired", server.label());
+                connection.retire_as_silent();
+                if self.servers.len() > 1 {
+                    // once may be the path's fault, twice in a row is the server's
+                    server.barren(now, 0, &Trouble::Ended("silent".to_owned()));
+                }
             }
         }
     }
@@ -139,12 +169,21 @@ impl Group {
     fn standing(&self, server: usize, now: Instant) -> Standing {
         if let Some(connection) = &*self.connections[server].borrow() {
             match connection.phase() {
+                Phase::Open if connection.is_proven() => return Standing::Open(connection.id()),
+                phase @ (Phase::Open | Phase::Connecting) if self.servers[server].is_doubtful() => {
+                    let connecting = phase == Phase::Connecting;
+                    return Standing::Doubtful { connection: Some(connection.id()), connecting };
+                }
                 Phase::Open => return Standing::Open(connection.id()),
                 Phase::Connecting => return Standing::Connecting(connection.id()),
                 Phase::Closing => {}
             }
         }
-        self.servers[server].rest(now).map_or(Standing::Idle, Standing::Resting)
+        match self.servers[server].rest(now) {
+            Some(rest) => Standing::Resting(rest),
+            None if self.servers[server].is_doubtful() => Standing::Doubtful { connection: None, connecting: false },
+            None => Standing::Idle,
+        }
     }
 
     /// The present connection to the server, or a new one: at most one is being made at any time.

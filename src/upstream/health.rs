@@ -25,6 +25,7 @@ pub struct Health {
     failures: u32,
     barren: bool,
     rest: Option<Rest>,
+    probe_until: Option<Instant>,
 }
 
 impl Health {
@@ -48,8 +49,23 @@ impl Health {
 
     /// It gave an answer. Returns whether it had failed before.
     pub fn answered(&mut self) -> bool {
-        (self.rest, self.barren) = (None, false);
+        (self.rest, self.barren, self.probe_until) = (None, false, None);
         std::mem::take(&mut self.failures) > 0
+    }
+
+    /// Whether it has failed and not answered since.
+    pub fn is_doubtful(&self) -> bool {
+        self.failures > 0
+    }
+
+    /// Whether a copy of a query may be spent to find out if a doubtful server answers again: one at a time, and none
+    /// while it rests. Until `until` there will be no other.
+    pub fn take_probe(&mut self, now: Instant, until: Instant) -> bool {
+        let free = self.is_doubtful() && self.rest(now).is_none() && self.probe_until.is_none_or(|end| end <= now);
+        if free {
+            self.probe_until = Some(until);
+        }
+        free
     }
 
     /// Its rest, if it has not passed.
@@ -99,6 +115,20 @@ mod tests {
         }
         assert!(attempts <= 600, "{attempts}");
         assert!(health.rest(now).is_none_or(|rest| rest.probe_at - now <= PROBE));
+    }
+
+    #[test]
+    fn a_doubtful_server_gets_one_probe_at_a_time_and_none_while_it_rests() {
+        let (mut health, now) = (Health::default(), Instant::now());
+        let at = |ms: u64| now + Duration::from_millis(ms);
+        assert!(!health.take_probe(now, at(4000)));
+        health.failed(now, 0);
+        assert!(!health.take_probe(at(249), at(4000)));
+        assert!(health.take_probe(at(250), at(4250)));
+        assert!(!health.take_probe(at(4249), at(8000)));
+        assert!(health.take_probe(at(4250), at(8250)));
+        health.answered();
+        assert!(!health.is_doubtful() && !health.take_probe(at(9000), at(9999)));
     }
 
     #[test]

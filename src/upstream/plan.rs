@@ -13,6 +13,9 @@ pub const CONNECT_STAGGER: Duration = Duration::from_millis(250);
 /// How often one server may get the same query.
 pub const COPIES: u8 = 3;
 
+/// What doubt counts for beside faults: more than a query can find at one server.
+const DOUBT: usize = 100;
+
 /// How things stand with a server for the next query.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Standing {
@@ -22,6 +25,13 @@ pub enum Standing {
     Connecting(u64),
     /// No connection, and nothing against making one.
     Idle,
+    /// It failed, its rest has passed, and it has not answered since: others are asked first.
+    Doubtful {
+        /// Its present connection.
+        connection: Option<u64>,
+        /// Whether that is still being made.
+        connecting: bool,
+    },
     /// It failed of late.
     Resting(Rest),
 }
@@ -85,15 +95,21 @@ impl Plan {
         if !self.repeatable {
             return Step::Wait(self.deadline);
         }
-        let connecting = standing(latest.server) == Standing::Connecting(latest.connection);
+        let connecting = match standing(latest.server) {
+            Standing::Connecting(id) => id == latest.connection,
+            Standing::Doubtful { connection, connecting } => connecting && connection == Some(latest.connection),
+            Standing::Open(_) | Standing::Idle | Standing::Resting(_) => false,
+        };
         let due = latest.at + if connecting { CONNECT_STAGGER } else { self.second_try_after };
         if now < due {
             return Step::Wait(due.min(self.deadline));
         }
+        let unasked = |id: u64| !self.asking.iter().any(|asking| asking.connection == id);
         let beside = |server: usize| match standing(server) {
-            Standing::Open(id) | Standing::Connecting(id) => !self.asking.iter().any(|asking| asking.connection == id),
-            Standing::Idle => true,
-            Standing::Resting(_) => false,
+            Standing::Open(id) | Standing::Connecting(id) => unasked(id).then_some(0),
+            Standing::Idle => Some(0),
+            Standing::Doubtful { connection, .. } => connection.is_none_or(unasked).then_some(DOUBT),
+            Standing::Resting(_) => None,
         };
         match self.best(servers, beside) {
             Some(server) => Step::Ask(server),
@@ -108,7 +124,11 @@ impl Plan {
         servers: usize,
         standing: &impl Fn(usize) -> Standing,
     ) -> Result<usize, Option<Instant>> {
-        let awake = |server: usize| !matches!(standing(server), Standing::Resting(_));
+        let awake = |server: usize| match standing(server) {
+            Standing::Open(_) | Standing::Connecting(_) | Standing::Idle => Some(0),
+            Standing::Doubtful { .. } => Some(DOUBT),
+            Standing::Resting(_) => None,
+        };
         if let Some(server) = self.best(servers, awake) {
             return Ok(server);
         }
@@ -123,13 +143,20 @@ impl Plan {
     }
 
     /// The first server in order among those with the fewest faults for this query; to have it and not to have answered
-    /// yet is as good as a fault.
-    fn best(&self, servers: usize, allowed: impl Fn(usize) -> bool) -> Option<usize> {
+    /// yet is as good as a fault. `doubt` gives what speaks against a server besides, or `None` if it cannot be asked.
+    fn best(&self, servers: usize, doubt: impl Fn(usize) -> Option<usize>) -> Option<usize> {
         if self.tally.is_empty() && self.asking.is_empty() {
-            return (0..servers).find(|&server| allowed(server));
+            // the usual query: the first server with nothing against it, and no look at the others
+            if let Some(server) = (0..servers).find(|&server| doubt(server) == Some(0)) {
+                return Some(server);
+            }
         }
-        let able = (0..servers).filter(|&server| self.may_have(server) && allowed(server));
-        able.min_by_key(|&server| usize::from(self.tally(server).faults) + self.asking_of(server))
+        let able = (0..servers).filter(|&server| self.may_have(server));
+        able.filter_map(|server| {
+            Some((usize::from(self.tally(server).faults) + self.asking_of(server) + doubt(server)?, server))
+        })
+        .min()
+        .map(|(_, server)| server)
     }
 
     /// Whether this server may get another copy: those count that it lost, and those that it still has.

@@ -147,3 +147,26 @@ fn resting_servers_are_passed_over_and_probed_when_nobody_else_is_left() {
     course.servers = vec![course.resting(9000, 5000); 2];
     assert_eq!(course.at(0), Step::GiveUp);
 }
+
+#[test]
+fn a_doubtful_server_is_asked_only_when_nobody_else_is_left() {
+    let doubtful = Standing::Doubtful { connection: None, connecting: false };
+    let mut course = Course::new(&[doubtful, Idle], true);
+    assert_eq!(course.at(0), Step::Ask(1));
+    course.asked(1, 1, 0);
+    course.servers[1] = Open(1);
+    assert_eq!(course.at(1200), Step::Ask(0));
+    let alone = Course::new(&[doubtful], true);
+    assert_eq!(alone.at(0), Step::Ask(0));
+    // nothing is known against the first of two doubtful ones that does not hold for the other
+    let both = Course::new(&[doubtful, doubtful], true);
+    assert_eq!(both.at(0), Step::Ask(0));
+}
+
+#[test]
+fn a_doubtful_server_that_does_not_connect_brings_in_the_next_early() {
+    let doubtful = Standing::Doubtful { connection: Some(1), connecting: true };
+    let mut course = Course::new(&[doubtful, Standing::Doubtful { connection: None, connecting: false }], true);
+    course.asked(0, 1, 0);
+    assert_eq!(course.at(250), Step::Ask(1));
+}

@@ -61,14 +61,24 @@ impl UpstreamServer {
         log::log!(level, "upstream {}: {why}", self.label());
     }
 
-    /// A connection ended with queries unanswered before it had answered any.
+    /// Whether it has failed and not answered since.
+    pub fn is_doubtful(&self) -> bool {
+        self.with_health(|health| health.is_doubtful())
+    }
+
+    /// Whether a copy of a query may be sent to it, although it is doubtful, to find out.
+    pub fn take_probe(&self, now: Instant, until: Instant) -> bool {
+        self.with_health(|health| health.take_probe(now, until))
+    }
+
+    /// A connection ended, or was given up, with queries unanswered before it had answered any, or fell silent.
     pub fn barren(&self, now: Instant, spread: u8, why: &dyn std::fmt::Display) {
         if self.with_health(|health| health.barren()) {
             self.failed(now, spread, why);
         }
     }
 
-    /// It answered the first query of a connection.
+    /// It answered the first query of a connection, or answered after all.
     pub fn answered(&self) {
         if self.with_health(Health::answered) {
             log::info!("upstream {}: answers again", self.label());

@@ -36,7 +36,10 @@ impl Solo {
         deadline: Instant,
     ) -> Result<Solo, Failure> {
         let mut failure = Failure::default();
-        for server in group.servers() {
+        // servers that rest after failures come last
+        let now = Instant::now();
+        let (resting, awake): (Vec<_>, Vec<_>) = group.servers().iter().partition(|server| server.rest(now).is_some());
+        for server in awake.into_iter().chain(resting) {
             let left = deadline.saturating_duration_since(Instant::now()).min(group.limits().connect);
             if left.is_zero() {
                 break;
@@ -58,13 +61,14 @@ impl Solo {
                 stream.write_all(&framed).await?;
                 stream.flush().await
             };
-            match sent.await {
-                Ok(()) => return Ok(Solo { stream, inflow: Inflow::with_capacity(READ_BUFFER), id: draw, first }),
-                Err(error) => failure.note(server.label(), true, Trouble::Ended(error.to_string())),
-            }
-            if !asked.is_repeatable() {
-                break;
-            }
+            return match sent.await {
+                Ok(()) => Ok(Solo { stream, inflow: Inflow::with_capacity(READ_BUFFER), id: draw, first }),
+                Err(error) => {
+                    // the server may have it: what comes this way is never sent twice
+                    failure.note(server.label(), true, Trouble::Ended(error.to_string()));
+                    Err(failure)
+                }
+            };
         }
         Err(failure)
     }

@@ -250,7 +250,6 @@ fn c080_a_server_behind_a_dead_path_is_skipped_and_used_again() {
 
 /// The server greets and never answers: TLS is done by another process than DNS, and that one hangs.
 #[test]
-#[ignore = "needs the re-probe in the background: each query still waits for the silent server first"]
 fn c080_a_server_that_only_greets_is_skipped_and_used_again() {
     // the first silent connection may be the path's fault, the second is the server's
     let unknown = Duration::from_millis(2600);
