@@ -67,14 +67,14 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         log::error!("{line}");
     }
     log::logger().flush();
-    if log::max_level() == log::LevelFilter::Off {
-        // the log never started
+    if !crate::log::reaches_stderr() {
+        // whoever starts the program by hand, or through a service manager, is told as well
         say(&text);
     }
     ExitCode::from(status)
 }
 
-#[expect(clippy::print_stderr, reason = "before the log starts, standard error is all there is")]
+#[expect(clippy::print_stderr, reason = "why the program ends is said even where the log goes elsewhere")]
 fn say(text: &str) {
     eprintln!("{text}");
 }

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -36,6 +36,7 @@ struct Queue {
 }
 
 static QUEUE_OF_PROCESS: OnceLock<Queue> = OnceLock::new();
+static REACHES_STDERR: AtomicBool = AtomicBool::new(false);
 
 impl log::Log for Queue {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
@@ -78,6 +79,11 @@ pub enum Target {
     Syslog,
 }
 
+/// Whether the log has started and its lines go to standard error.
+pub fn reaches_stderr() -> bool {
+    REACHES_STDERR.load(Ordering::Relaxed)
+}
+
 /// The thread that writes the lines.
 pub struct LogThread {
     _thread: JoinHandle<()>,
@@ -99,6 +105,7 @@ impl LogThread {
         // an error says that it was set before
         drop(log::set_logger(queue));
         log::set_max_level(level);
+        REACHES_STDERR.store(target == Target::Stderr, Ordering::Relaxed);
         Ok(LogThread { _thread: thread })
     }
 

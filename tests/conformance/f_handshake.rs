@@ -4,7 +4,7 @@ use testkit::journal::{Connection, Handshake};
 use testkit::{Act, Certificate, DotServer, How, Pki, Stage, UdpClient, Versions, query};
 
 use super::bench::Bench;
-use super::resolvers::{HURRIED, LONG, SERVFAIL, config_of, proxy_before, rcode_of, start};
+use super::resolvers::{HURRIED, LONG, SERVFAIL, config_of, named, proxy_before, rcode_of, start};
 
 const TLS12: u16 = 0x0303;
 const TLS13: u16 = 0x0304;
@@ -186,4 +186,32 @@ fn c058_a_ticket_is_not_used_under_other_authentication() {
         assert_eq!(second.hello.as_ref().unwrap().server_name.as_deref(), Some(name));
         assert_eq!(second.is_established(), accepted, "{:?}", second.handshake);
     }
+}
+
+#[test]
+fn the_post_quantum_hybrid_comes_first_and_can_be_switched_off_for_one_server() {
+    const X25519MLKEM768: u16 = 0x11ec;
+    let pki = Pki::new();
+    let server = DotServer::start(pki.server(&["upstream.test"]));
+    let plain = format!("{{ address = \"{}\", name = \"upstream.test\", post-quantum = false }}", server.address());
+    for (nth, (entry, lines, hybrid)) in
+        [(named(&server), "", true), (plain, "", false), (named(&server), "post-quantum = false", false)]
+            .into_iter()
+            .enumerate()
+    {
+        let proxy = start(&config_of(&[entry], Some(pki.ca_file()), lines));
+        assert_eq!(rcode_of(&proxy, &query(1, "a.test", 1)), 0);
+        let hello = server.journal().connections[nth].hello.clone().unwrap();
+        assert_eq!(hello.groups[0] == X25519MLKEM768, hybrid, "{:x?}", hello.groups);
+        assert_eq!(hello.groups.contains(&X25519MLKEM768), hybrid);
+        assert_eq!(hello.key_shares.first() == Some(&X25519MLKEM768), hybrid, "{:x?}", hello.key_shares);
+    }
+}
+
+#[test]
+fn a_server_without_the_offered_key_shares_is_asked_again_in_the_same_connection() {
+    let p256 = rustls::crypto::aws_lc_rs::kx_group::SECP256R1;
+    let bench = Bench::with(|server| server.kx_groups(&[p256]), "");
+    assert_eq!(rcode_of(&bench.proxy, &query(1, "a.test", 1)), 0);
+    assert_eq!(bench.server.journal().accepted(), 1);
 }

@@ -58,6 +58,15 @@ fn a_taken_port_ends_with_status_1_and_says_who_to_ask() {
 }
 
 #[test]
+fn why_it_does_not_start_is_said_also_where_the_log_goes_elsewhere() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let config = format!("[listen]\naddresses = [\"{}\"]\n[log]\ntarget = \"syslog\"\n", taken.local_addr().unwrap());
+    let (status, said) = Proxy::builder(binary()).config(&config).start_expecting_failure();
+    assert_eq!(status.code(), Some(1));
+    assert!(said.contains("cannot listen on 127.0.0.1:"), "{said}");
+}
+
+#[test]
 fn check_says_what_will_be_verified_and_opens_no_socket() {
     let pki = Pki::new();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
