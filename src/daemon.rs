@@ -93,6 +93,7 @@ fn run(invocation: &Invocation) -> Result<(), Stop> {
     let bound = if inherited.is_empty() {
         sockets::bind_all(&settings.listen.addresses, settings.workers)
     } else {
+        log::info!("listen.addresses is not used: the service manager handed {} sockets over", inherited.len());
         sockets::adopt(inherited, settings.workers)
     }
     .map_err(failure)?;
@@ -178,6 +179,8 @@ impl Service {
         match (outcome, faults.is_empty()) {
             (Ok(_), true) => Ok(()),
             (Ok(_), false) => Err(Stop::Failure(faults.join("\n"))),
+            // why a worker ended stands in its result
+            (Err(Stop::Failure(text)), false) => Err(Stop::Failure(format!("{text}\n{}", faults.join("\n")))),
             (Err(stop), _) => Err(stop),
         }
     }
@@ -186,6 +189,7 @@ impl Service {
     async fn watch(&self) -> Result<&'static str, Stop> {
         let mut terminate = signal(SignalKind::terminate()).map_err(failure)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(failure)?;
+        let mut hangup = signal(SignalKind::hangup()).map_err(failure)?;
         // not before a signal would be heeded: whoever reads this may send one at once
         log::info!("ready");
         systemd::ready("serving");
@@ -195,6 +199,7 @@ impl Service {
             tokio::select! {
                 _ = terminate.recv() => return Ok("SIGTERM"),
                 _ = interrupt.recv() => return Ok("SIGINT"),
+                _ = hangup.recv() => log::warn!("SIGHUP: a changed configuration takes effect at a restart"),
                 () = tokio::time::sleep(look) => {}
             }
             if self.workers.iter().any(JoinHandle::is_finished) {

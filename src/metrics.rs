@@ -48,7 +48,7 @@ counters! {
     tcp_connections,
     /// Connections of clients refused or ended early because of a limit.
     tcp_limited,
-    /// Datagrams that were no query: too short, or responses.
+    /// Messages of clients that were no query: too short, or responses.
     not_queries,
     /// Queries that could not be read, answered FORMERR.
     malformed,
@@ -60,9 +60,9 @@ counters! {
     local_replies,
     /// Queries for which no resolver gave an answer in time, answered SERVFAIL.
     failures,
-    /// Answers cut to the size of a datagram.
+    /// Replies with TC set, by us or by the resolver.
     truncated,
-    /// Answers that could not be sent, or whose client was gone.
+    /// Answers that nobody took any more: the client was gone, or another server had been quicker.
     unsent_answers,
     /// Connections to resolvers whose handshake was completed.
     upstream_connections,

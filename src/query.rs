@@ -22,6 +22,7 @@ use crate::config::settings::{LocalOrForward, SpecialNames};
 use crate::dns::crossing::{Link, Passage, Switches, to_resolver};
 use crate::dns::edit::{ExtendedError, reply, reply_to_unreadable};
 use crate::dns::message::{CLASS_IN, HEADER, Message, Signature, is_response, opcode, opcode_of, rcode, rtype};
+use crate::dns::name::Printable;
 use crate::dns::privacy::Family;
 use crate::dns::special::{self, Zone};
 use crate::dns::transfer::{Progress, Transfer};
@@ -115,6 +116,7 @@ pub struct Path {
     switches: Switches,
     special_names: SpecialNames,
     deadline: Duration,
+    most_active: usize,
     counters: Arc<Counters>,
     active: Rc<Cell<usize>>,
     alone: Rc<Cell<usize>>,
@@ -130,7 +132,7 @@ fn readable(bytes: &[u8]) -> Option<Message<'_>> {
 }
 
 impl Path {
-    /// The path that leads to `group`.
+    /// The path that leads to `group`, for as many queries at a time as its connections and their queues take.
     pub fn new(
         group: Rc<Group>,
         allow: Vec<IpNet>,
@@ -139,7 +141,10 @@ impl Path {
         deadline: Duration,
         counters: Arc<Counters>,
     ) -> Path {
-        Path { group, allow, switches, special_names, deadline, counters, active: Rc::default(), alone: Rc::default() }
+        let limits = group.limits();
+        let most_active = group.servers().len() * (limits.in_flight + limits.queue);
+        let (active, alone) = (Rc::default(), Rc::default());
+        Path { group, allow, switches, special_names, deadline, most_active, counters, active, alone }
     }
 
     /// Queries that have come and have not been answered.
@@ -177,7 +182,10 @@ impl Path {
             (Some(Signature::Sig0), _) => Way::Alone,
             _ => Way::Shared,
         };
-        let family = if client.is_ipv6() { Family::V6 } else { Family::V4 };
+        if self.active.get() >= self.most_active {
+            return self.overloaded(&query);
+        }
+        let family = if client.to_canonical().is_ipv6() { Family::V6 } else { Family::V4 };
         let Ok((changed, passage)) = to_resolver(&query, self.switches, link, family) else {
             return self.malformed(bytes);
         };
@@ -203,6 +211,13 @@ impl Path {
         self.allow.iter().any(|network| network.contains(&client))
     }
 
+    /// More queries wait than this worker may hold: this one is told at once (RFC 7766 §10).
+    fn overloaded(&self, query: &Message<'_>) -> Verdict {
+        self.counters.failures.add(1);
+        let error = ExtendedError::new(ExtendedError::NETWORK_ERROR, "too many queries wait for an answer");
+        Verdict::Reply(reply(query, rcode::SERVFAIL, None, Some(&error)))
+    }
+
     fn malformed(&self, bytes: &[u8]) -> Verdict {
         self.counters.malformed.add(1);
         Verdict::Reply(reply_to_unreadable(bytes))
@@ -214,6 +229,9 @@ impl Path {
         let (Some(header), true) = (readable(&header), self.allows(client)) else { return self.malformed(bytes) };
         if opcode::WITH_SECTIONS.contains(&opcode_of(bytes)) || opcode_of(bytes) == opcode::DSO {
             return self.malformed(bytes);
+        }
+        if self.active.get() >= self.most_active {
+            return self.overloaded(&header);
         }
         let Ok((_, passage)) = to_resolver(&header, Switches::default(), link, Family::V4) else {
             return self.malformed(bytes);
@@ -304,7 +322,8 @@ impl Path {
     fn failed(&self, pending: &Pending, failure: &Failure) -> Vec<u8> {
         self.counters.failures.add(1);
         let error = failure.extended_error();
-        log::debug!("a query failed: {}", error.text);
+        let name = pending.view().and_then(|query| query.question()).map_or(&[0][..], |question| question.name());
+        log::debug!("a query for {} failed: {}", Printable(name), error.text);
         match pending.view() {
             Some(query) => pending.passage.own_reply(reply(&query, rcode::SERVFAIL, None, Some(&error)), &query),
             None => {

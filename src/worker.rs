@@ -1,5 +1,5 @@
 //! One worker: a thread with its own runtime, sockets and upstream connections. It shares nothing but the servers'
-//! health and session tickets, so that the path of a query takes no lock.
+//! health and session tickets, so that the path of a query takes no lock as long as the first server is well.
 
 use std::io;
 use std::rc::Rc;
@@ -103,8 +103,18 @@ async fn run(work: Work) -> io::Result<()> {
     if let Some(interval) = heartbeat {
         accepting.spawn_local(beat(interval, path.clone()));
     }
-    // an error means that the main thread is gone, and so is the service
-    drop(stop.wait_for(|&stop| stop).await);
+    let stopped = stop.clone();
+    tokio::select! {
+        // an error means that the main thread is gone, and so is the service
+        _ = stop.wait_for(|&stop| stop) => {}
+        Some(_) = accepting.join_next() => return Err(io::Error::other("a listener ended by itself")),
+        // a socket's task also ends by itself when the stop has come
+        Some(_) = datagrams.join_next(), if !*stopped.borrow() => {
+            if !*stopped.borrow() {
+                return Err(io::Error::other("the task of a udp socket ended by itself"));
+            }
+        }
+    }
     accepting.shutdown().await;
     hall.stop();
     let last = Instant::now() + upstream.deadline + Duration::from_millis(500);

@@ -303,7 +303,11 @@ fn unknown(section: &str, key: &str) -> String {
     let known: Vec<String> = own.chain(sections.map(|(name, _)| format!("[{name}]"))).collect();
     let path = if section.is_empty() { key.to_owned() } else { format!("{section}.{key}") };
     if let Some(elsewhere) = OPTIONS.iter().find(|option| option.key == key) {
-        return format!("{path}: no such option here; it belongs into [{}]", elsewhere.section);
+        let place = match elsewhere.section {
+            "" => "at the top of the file, before the first table".to_owned(),
+            section => format!("into [{section}]"),
+        };
+        return format!("{path}: no such option here; it belongs {place}");
     }
     let similar = |name: &&String| strsim::jaro_winkler(name.trim_matches(['[', ']']), key) > 0.85;
     match known.iter().find(similar) {

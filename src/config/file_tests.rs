@@ -75,6 +75,10 @@ fn what_is_wrong_is_said_with_file_line_key_and_what_would_do() {
         ("[listen]\nadresses = []", "f.toml:2: listen.adresses: no such option; did you mean addresses?"),
         ("[lisen]", "f.toml:1: lisen: no such option; did you mean [listen]?"),
         ("deadline = \"4s\"", "f.toml:1: deadline: no such option here; it belongs into [upstream]"),
+        (
+            "[listen]\nworkers = 2",
+            "f.toml:2: listen.workers: no such option here; it belongs at the top of the file, before the first table",
+        ),
         ("listen = 3", "f.toml:1: listen: is a table; write [listen] and its keys below"),
         (
             "[listen]\naddresses = [\"localhost\"]",

@@ -67,8 +67,6 @@ pub struct Opt {
     pub kind: Kind,
     /// Its default as TOML text; empty where none can be written, and then `text` says what applies.
     pub default: &'static str,
-    /// Whether a reload applies a change of it.
-    pub reloadable: bool,
     /// The command-line flag that replaces it.
     pub flag: Option<&'static str>,
     /// One line that says what it does.
@@ -111,7 +109,6 @@ macro_rules! options {
                 key: $key,
                 kind: $kind,
                 default: $default,
-                reloadable: false,
                 flag: $flag,
                 summary: $summary,
                 text: $text,
@@ -130,7 +127,7 @@ options! {
 
     ADDRESSES: "listen", "addresses", Kind::Addresses, r#"["127.0.0.1:53", "[::1]:53"]"#, Some("--listen"),
         "Addresses served over UDP and TCP.",
-        "Without a port, 53. On a wildcard address each answer leaves from the address that was asked.";
+        "Without a port, 53. On a wildcard address each answer leaves from the address that was asked. Sockets handed over by systemd take the place of these addresses.";
     ALLOW: "listen", "allow", Kind::Networks,
         r#"["127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16", "fc00::/7", "fe80::/10"]"#,
         None,
@@ -155,8 +152,8 @@ options! {
         "How many queries of one connection are asked at the same time; at this number no more is read from it.",
         "";
     TCP_UNREAD: "listen", "tcp-unread", Kind::Integer { min: 65_537, max: 67_108_864 }, "131072", None,
-        "How many octets of answers may wait for one connection; at this number no more is read from it.",
-        "At least one answer of the largest size must fit.";
+        "How many octets of answers may wait for one connection; at this number no more queries are read from it.",
+        "The answers to queries already read come on top. At least one answer of the largest size must fit.";
 
     SERVERS: "upstream", "servers", Kind::Servers,
         r#"["1.1.1.1#cloudflare-dns.com", "1.0.0.1#cloudflare-dns.com", "[2606:4700:4700::1111]#cloudflare-dns.com", "[2606:4700:4700::1001]#cloudflare-dns.com"]"#,
@@ -185,7 +182,7 @@ options! {
         "How many queries may be in flight on one connection to a resolver; more wait.",
         "";
     QUEUE: "upstream", "queue", Kind::Integer { min: 1, max: 1_000_000 }, "4096", None,
-        "How many queries may wait for one server in one worker; more are answered SERVFAIL.",
+        "How many queries may wait for one server in one worker; more go to the next one, and are answered SERVFAIL when all are full.",
         "";
 
     PADDING: "privacy", "padding", Kind::Boolean, "false", None,

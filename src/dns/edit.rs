@@ -133,12 +133,13 @@ fn extended_error_data(error: &ExtendedError) -> Vec<u8> {
 
 /// Gives an answer the ID and the question, case included, of this client's query (RFC 4343 §4.1).
 ///
-/// The caller has matched the questions, so that both are of the same length.
+/// Only the same question is replaced: later messages of a transfer may have none, or what they like.
 pub fn address_to(answer: &mut [u8], id: u16, question: Option<&Question<'_>>) {
     set_id(answer, id);
     if let Some(question) = question {
         let end = HEADER + question.bytes.len();
-        if answer.len() >= end && answer[4..6] == [0, 1] {
+        let same = |bytes: &[u8]| question.same(&Question { bytes });
+        if answer.len() >= end && answer[4..6] == [0, 1] && same(&answer[HEADER..end]) {
             answer[HEADER..end].copy_from_slice(question.bytes);
         }
     }

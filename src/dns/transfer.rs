@@ -61,7 +61,8 @@ impl Transfer {
     ///
     /// An error ends a transfer. A message without records, as padding makes them, ends nothing (RFC 9103 §7.8).
     pub fn observe(&mut self, message: &Message<'_>) -> Progress {
-        if message.rcode() != rcode::NOERROR || message.is_truncated() {
+        let extended = message.opt().map_or(0, |opt| opt.extended_rcode());
+        if message.rcode() != rcode::NOERROR || extended != 0 || message.is_truncated() {
             return Progress::Done;
         }
         for record in message.records().filter(|record| record.section == Section::Answer) {

@@ -86,6 +86,12 @@ fn an_error_ends_and_an_empty_message_does_not() {
     assert_eq!(transfer.observe(&Message::parse(&empty).unwrap()), Progress::More);
     let refused = message(AXFR, 5, &[], &[]);
     assert_eq!(transfer.observe(&Message::parse(&refused).unwrap()), Progress::Done);
+    // BADVERS: the four bits of the header alone say that all is well
+    let mut transfer = Transfer::asked_by(&query).unwrap();
+    let mut extended = message(AXFR, 0, &[], &[]);
+    extended[11] = 1;
+    extended.extend(b"\0\0\x29\x04\xd0\x01\0\0\0\0\0");
+    assert_eq!(transfer.observe(&Message::parse(&extended).unwrap()), Progress::Done);
     let other = message(1, 0, &[], &[]);
     assert!(Transfer::asked_by(&Message::parse(&other).unwrap()).is_none());
 }

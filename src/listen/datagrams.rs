@@ -27,7 +27,7 @@ const SLOT: usize = 65_536 + 192;
 const CONTROL_WORDS: usize = 8;
 
 /// The address of ours that a datagram was sent to, from which its answer must leave (RFC 2181 §4).
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct LocalAddress {
     ip: IpAddr,
     /// The interface, which a link-local address needs; 0 otherwise.
@@ -326,11 +326,16 @@ fn write_local(header: &mut libc::msghdr, local: LocalAddress) {
 /// # Errors
 /// What the kernel says.
 pub fn forbid_fragments(socket: BorrowedFd<'_>, ipv4: bool) -> io::Result<()> {
-    let (level, option, value) = if ipv4 {
-        (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DO)
-    } else {
-        (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_DO)
-    };
+    let four = set_option(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DO);
+    if ipv4 {
+        return four;
+    }
+    // a socket for both families has both options; one for IPv6 alone does without the other
+    drop(four);
+    set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_DO)
+}
+
+fn set_option(socket: BorrowedFd<'_>, level: c_int, option: c_int, value: c_int) -> io::Result<()> {
     // SAFETY: the option takes an int, and gets the address and the size of one that lives for the call
     let result = unsafe {
         let size = size_of::<c_int>() as socklen_t;

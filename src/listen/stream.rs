@@ -66,12 +66,7 @@ impl Hall {
         }
     }
 
-    /// How many connections there are.
-    pub fn len(&self) -> usize {
-        self.places.borrow().len()
-    }
-
-    /// Whether there is none.
+    /// Whether there is no connection.
     pub fn is_empty(&self) -> bool {
         self.places.borrow().is_empty()
     }

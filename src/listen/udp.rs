@@ -29,8 +29,12 @@ const BACKLOG: usize = 128 * BATCH;
 /// Batches received in one turn before the worker's other sockets have theirs.
 const BATCHES_PER_TURN: usize = 2;
 
-/// What a query on its way is known by: a client repeats all three when it hears nothing.
-type Identity = (SocketAddr, u16, u64);
+/// Turns of receiving when the service is told to stop: more than a socket's buffer usually holds.
+const LAST_TURNS: usize = 16;
+
+/// What a query on its way is known by: a client repeats all of it when it hears nothing. The address that was asked is
+/// part of it, since some clients ask several at once with one ID and take an answer from each.
+type Identity = (SocketAddr, Option<LocalAddress>, u16, u64);
 
 /// What the socket's task shares with the tasks of its queries.
 struct Desk {
@@ -75,7 +79,9 @@ pub async fn serve(listener: UdpListener, path: Rc<Path>, limit: usize, mut stop
     poll_fn(|context| {
         if !service.stopped && stop.as_mut().poll(context).is_ready() {
             // what has arrived by now is still answered
-            service.receive(context);
+            for _ in 0..LAST_TURNS {
+                service.receive(context);
+            }
             service.stopped = true;
         }
         service.poll(context)
@@ -181,7 +187,7 @@ fn handle(desk: &Rc<Desk>, datagram: &Datagram<'_>, link: Link) {
         Verdict::Reply(bytes) => desk.hand_in(bytes, peer, local),
         Verdict::Relay(pending) | Verdict::Transfer(pending) => {
             let question = &datagram.bytes[HEADER..];
-            let identity = (peer, message::id(datagram.bytes), desk.hashes.hash_one(question));
+            let identity = (peer, local, message::id(datagram.bytes), desk.hashes.hash_one(question));
             if !desk.pending.borrow_mut().insert(identity) {
                 // the answer to the first copy is on its way (RFC 5452 §5)
                 desk.path.counters().retransmissions.add(1);

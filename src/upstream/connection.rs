@@ -381,6 +381,12 @@ impl Session {
         if queue.is_empty() {
             return;
         }
+        if self.written >= WRITE_AHEAD {
+            // under load it may never become empty: what has left makes room
+            self.out.drain(..self.written);
+            self.record_end -= self.written;
+            self.written = 0;
+        }
         let now = Instant::now();
         while self.in_flight.len() < self.limits.in_flight && self.out.len() - self.written < WRITE_AHEAD {
             let Some(job) = queue.pop_front() else { break };

@@ -75,6 +75,11 @@ impl Group {
         &self.servers
     }
 
+    /// This worker's counters.
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
     /// The limits of its connections.
     pub fn limits(&self) -> Limits {
         self.limits
@@ -88,6 +93,7 @@ impl Group {
         let mut plan = Plan::new(deadline, self.second_try_after, asked.is_repeatable());
         let mut attempts: Vec<Attempt> = Vec::with_capacity(1);
         let mut failure = Failure::default();
+        let mut probed = false;
         loop {
             let now = Instant::now();
             self.retire_silent(&plan, &attempts, now);
@@ -98,12 +104,16 @@ impl Group {
                     return Err(failure);
                 }
                 Step::Ask(server) => {
-                    if attempts.is_empty() && asked.is_repeatable() {
+                    if !std::mem::replace(&mut probed, true) && asked.is_repeatable() {
                         for doubtful in self.to_probe(server, now) {
-                            self.put(doubtful, &asked, now, &mut plan, &mut attempts, &mut failure);
+                            let connection = self.connection(doubtful);
+                            plan.probed(doubtful, connection.id(), now);
+                            self.put(doubtful, connection, &asked, &mut plan, &mut attempts, &mut failure);
                         }
                     }
-                    self.put(server, &asked, now, &mut plan, &mut attempts, &mut failure);
+                    let connection = self.connection(server);
+                    plan.asked(server, connection.id(), now);
+                    self.put(server, connection, &asked, &mut plan, &mut attempts, &mut failure);
                 }
                 Step::Wait(until) => {
                     let Some((index, outcome)) = first_outcome(&mut attempts, until).await else { continue };
@@ -120,18 +130,16 @@ impl Group {
         }
     }
 
-    /// Puts the query to a server.
+    /// Puts the query to a server, as the plan knows already.
     fn put(
         &self,
         server: usize,
+        connection: Rc<Connection>,
         asked: &Rc<Asked>,
-        now: Instant,
         plan: &mut Plan,
         attempts: &mut Vec<Attempt>,
         failure: &mut Failure,
     ) {
-        let connection = self.connection(server);
-        plan.asked(server, connection.id(), now);
         match connection.ask(asked.clone()) {
             Ok(outcome) => attempts.push(Attempt { connection, server, outcome }),
             Err(trouble) => {

@@ -32,13 +32,17 @@ impl Health {
     /// An attempt failed: no authenticated connection, or connections that bring no answer.
     ///
     /// `spread` between 0 and 255 makes servers that failed together come back apart. Returns how many failures there
-    /// have been in a row.
-    pub fn failed(&mut self, now: Instant, spread: u8) -> u32 {
+    /// have been in a row, or `None` if this is the failure that another worker has told of already: an attempt that ends
+    /// before a probe was due began before the rest did.
+    pub fn failed(&mut self, now: Instant, spread: u8) -> Option<u32> {
+        if self.rest.is_some_and(|rest| now < rest.probe_at) {
+            return None;
+        }
         self.failures = self.failures.saturating_add(1);
         let doubled = FIRST_REST.saturating_mul(1 << self.failures.min(10).saturating_sub(1)).min(LONGEST_REST);
         let rest = doubled - doubled / 1024 * u32::from(spread);
         self.rest = Some(Rest { until: now + rest, probe_at: now + rest.min(PROBE) });
-        self.failures
+        Some(self.failures)
     }
 
     /// A connection was made and ended before it answered what was asked. Once may be bad luck; returns whether it is
@@ -83,17 +87,27 @@ mod tests {
     fn rests_double_up_to_a_cap_and_end_with_an_answer() {
         let (mut health, now) = (Health::default(), Instant::now());
         assert_eq!(health.rest(now), None);
-        let rests: Vec<Duration> = (0..12)
-            .map(|_| {
-                health.failed(now, 0);
-                health.rest(now).map_or(Duration::ZERO, |rest| rest.until - now)
-            })
-            .collect();
+        let (mut later, mut rests) = (now, Vec::new());
+        for _ in 0..12 {
+            health.failed(later, 0);
+            rests.push(health.rest(later).map_or(Duration::ZERO, |rest| rest.until - later));
+            later += Duration::from_secs(20);
+        }
         assert_eq!(rests[..3], [250, 500, 1000].map(Duration::from_millis));
         assert_eq!(rests[11], LONGEST_REST);
         assert!(health.answered());
         assert_eq!(health.rest(now), None);
         assert!(!health.answered());
+    }
+
+    #[test]
+    fn one_outage_seen_by_many_workers_is_one_failure() {
+        let (mut health, now) = (Health::default(), Instant::now());
+        assert_eq!(health.failed(now, 0), Some(1));
+        for ms in [0, 1, 249] {
+            assert_eq!(health.failed(now + Duration::from_millis(ms), 0), None);
+        }
+        assert_eq!(health.failed(now + Duration::from_millis(250), 0), Some(2));
     }
 
     #[test]

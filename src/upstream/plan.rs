@@ -53,6 +53,8 @@ struct Asking {
     server: usize,
     connection: u64,
     at: Instant,
+    /// Asked only to find out whether a doubtful server answers again: nobody waits for it.
+    probe: bool,
 }
 
 /// The course of one query.
@@ -85,10 +87,11 @@ impl Plan {
         if now >= self.deadline || self.spent {
             return Step::GiveUp;
         }
-        let Some(latest) = self.asking.iter().max_by_key(|asking| asking.at) else {
+        let Some(latest) = self.asking.iter().filter(|asking| !asking.probe).max_by_key(|asking| asking.at) else {
             return match self.candidate(now, servers, &standing) {
                 Ok(server) => Step::Ask(server),
                 Err(Some(later)) if later < self.deadline => Step::Wait(later),
+                Err(_) if !self.asking.is_empty() => Step::Wait(self.deadline),
                 Err(_) => Step::GiveUp,
             };
         };
@@ -104,32 +107,33 @@ impl Plan {
         if now < due {
             return Step::Wait(due.min(self.deadline));
         }
+        match self.best(servers, |server| self.doubt(standing(server))) {
+            Some(server) => Step::Ask(server),
+            // what stands in the way may pass: a rest, or a connection that others find silent
+            None => Step::Wait((now + self.second_try_after).min(self.deadline)),
+        }
+    }
+
+    /// What speaks against asking a server now; `None` if it cannot be asked, or is being asked over its present
+    /// connection already.
+    fn doubt(&self, standing: Standing) -> Option<usize> {
         let unasked = |id: u64| !self.asking.iter().any(|asking| asking.connection == id);
-        let beside = |server: usize| match standing(server) {
+        match standing {
             Standing::Open(id) | Standing::Connecting(id) => unasked(id).then_some(0),
             Standing::Idle => Some(0),
             Standing::Doubtful { connection, .. } => connection.is_none_or(unasked).then_some(DOUBT),
             Standing::Resting(_) => None,
-        };
-        match self.best(servers, beside) {
-            Some(server) => Step::Ask(server),
-            None => Step::Wait(self.deadline),
         }
     }
 
-    /// Who can be asked when nobody is being asked; or when somebody can be.
+    /// Who can be asked when nobody is being asked, or when somebody can be.
     fn candidate(
         &self,
         now: Instant,
         servers: usize,
         standing: &impl Fn(usize) -> Standing,
     ) -> Result<usize, Option<Instant>> {
-        let awake = |server: usize| match standing(server) {
-            Standing::Open(_) | Standing::Connecting(_) | Standing::Idle => Some(0),
-            Standing::Doubtful { .. } => Some(DOUBT),
-            Standing::Resting(_) => None,
-        };
-        if let Some(server) = self.best(servers, awake) {
+        if let Some(server) = self.best(servers, |server| self.doubt(standing(server))) {
             return Ok(server);
         }
         let probes = (0..servers).filter(|&server| self.may_have(server)).filter_map(|server| {
@@ -181,7 +185,12 @@ impl Plan {
 
     /// The server was asked over this connection.
     pub fn asked(&mut self, server: usize, connection: u64, now: Instant) {
-        self.asking.push(Asking { server, connection, at: now });
+        self.asking.push(Asking { server, connection, at: now, probe: false });
+    }
+
+    /// A copy was sent to a doubtful server, to find out; another server is asked at the same time.
+    pub fn probed(&mut self, server: usize, connection: u64, now: Instant) {
+        self.asking.push(Asking { server, connection, at: now, probe: true });
     }
 
     /// What was asked over this connection will not be answered by it.

@@ -51,8 +51,9 @@ fn the_first_server_is_asked_and_a_second_only_when_it_is_late() {
     course.asked(1, 2, 1200);
     course.servers[1] = Open(2);
     assert_eq!(course.at(1201), course.wait(2400));
-    // nobody is left who is not being asked: wait for either
-    assert_eq!(course.at(2400), course.wait(4000));
+    // nobody is left who is not being asked: wait for either, and look again
+    assert_eq!(course.at(2400), course.wait(3600));
+    assert_eq!(course.at(3600), course.wait(4000));
     assert_eq!(course.at(4000), Step::GiveUp);
 }
 
@@ -72,7 +73,8 @@ fn a_slow_connection_attempt_brings_in_the_next_server_early() {
 fn a_lone_server_is_asked_again_only_over_another_connection() {
     let mut course = Course::new(&[Open(1)], true);
     course.asked(0, 1, 0);
-    assert_eq!(course.at(1500), course.wait(4000));
+    assert_eq!(course.at(1200), course.wait(2400));
+    assert_eq!(course.at(1500), course.wait(2700));
     // the silent connection was retired
     course.servers[0] = Idle;
     assert_eq!(course.at(1500), Step::Ask(0));
@@ -169,4 +171,39 @@ fn a_doubtful_server_that_does_not_connect_brings_in_the_next_early() {
     let mut course = Course::new(&[doubtful, Standing::Doubtful { connection: None, connecting: false }], true);
     course.asked(0, 1, 0);
     assert_eq!(course.at(250), Step::Ask(1));
+}
+
+#[test]
+fn what_stands_in_the_way_of_a_second_try_is_looked_at_again() {
+    // a handshake slower than the stagger must not put off the second try for ever
+    let mut lone = Course::new(&[Connecting(1)], true);
+    lone.asked(0, 1, 0);
+    assert_eq!(lone.at(250), lone.wait(1450));
+    lone.servers[0] = Idle;
+    assert_eq!(lone.at(1450), Step::Ask(0));
+    // nor must a rest that is nearly over
+    let mut pair = Course::new(&[Open(1), Idle], true);
+    pair.asked(0, 1, 0);
+    pair.servers[1] = pair.resting(1350, 1350);
+    assert_eq!(pair.at(1200), pair.wait(2400));
+    pair.servers[1] = Idle;
+    assert_eq!(pair.at(2400), Step::Ask(1));
+}
+
+#[test]
+fn nobody_waits_for_a_probe() {
+    let doubtful = Standing::Doubtful { connection: Some(1), connecting: false };
+    let mut course = Course::new(&[doubtful, Idle], true);
+    course.plan.probed(0, 1, course.start);
+    course.asked(1, 2, 0);
+    course.servers[1] = Open(2);
+    course.plan.lost(2, true, false);
+    course.servers[1] = Idle;
+    // the one who was really asked failed: somebody else at once, though the probe is out
+    assert_eq!(course.at(10), Step::Ask(1));
+    course.asked(1, 3, 10);
+    course.plan.lost(3, true, false);
+    course.servers[1] = course.resting(9000, 9000);
+    // nobody but the probe is left: its answer will do
+    assert_eq!(course.at(20), course.wait(4000));
 }

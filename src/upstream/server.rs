@@ -57,7 +57,7 @@ impl UpstreamServer {
     /// An attempt to connect failed for this reason.
     pub fn failed(&self, now: Instant, spread: u8, why: &dyn std::fmt::Display) {
         let failures = self.with_health(|health| health.failed(now, spread));
-        let level = if failures == 1 { log::Level::Warn } else { log::Level::Debug };
+        let level = if failures == Some(1) { log::Level::Warn } else { log::Level::Debug };
         log::log!(level, "upstream {}: {why}", self.label());
     }
 

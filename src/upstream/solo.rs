@@ -1,6 +1,7 @@
 //! A connection of its own for one query: zone transfers, whose many messages would hold up everybody else
 //! (RFC 9103 §6.4), and messages whose signature covers the ID (RFC 2931), which no shared connection could promise.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -10,6 +11,7 @@ use super::group::{Failure, Group};
 use super::inflight::{Asked, Ids, InFlight, Match};
 use crate::dns::framing::{Inflow, put};
 use crate::dns::message::{HEADER, id, is_response, set_id};
+use crate::metrics::Counters;
 
 /// Octets of plaintext read at once.
 const READ_BUFFER: usize = 32 * 1024;
@@ -21,6 +23,7 @@ pub struct Solo {
     id: u16,
     /// Holds the query until its first answer, with which it is compared.
     first: InFlight<()>,
+    counters: Arc<Counters>,
 }
 
 impl Solo {
@@ -61,8 +64,17 @@ impl Solo {
                 stream.write_all(&framed).await?;
                 stream.flush().await
             };
-            return match sent.await {
-                Ok(()) => Ok(Solo { stream, inflow: Inflow::with_capacity(READ_BUFFER), id: draw, first }),
+            group.counters().upstream_queries.add(1);
+            let left = deadline.saturating_duration_since(Instant::now());
+            let late = || std::io::Error::from(std::io::ErrorKind::TimedOut);
+            return match tokio::time::timeout(left, sent).await.unwrap_or_else(|_| Err(late())) {
+                Ok(()) => Ok(Solo {
+                    stream,
+                    inflow: Inflow::with_capacity(READ_BUFFER),
+                    id: draw,
+                    first,
+                    counters: group.counters().clone(),
+                }),
                 Err(error) => {
                     // the server may have it: what comes this way is never sent twice
                     failure.note(server.label(), true, Trouble::Ended(error.to_string()));
@@ -91,10 +103,16 @@ impl Solo {
                     match self.first.take(message) {
                         Match::Answer(()) => return Ok(message.to_vec()),
                         Match::Garbled(()) => return Err(Trouble::Garbled),
-                        Match::Stray | Match::NoResponse => {}
+                        Match::Stray => self.counters.upstream_strays.add(1),
+                        Match::NoResponse => {
+                            let why = "the server sent something that is no response";
+                            return Err(Trouble::Ended(why.to_owned()));
+                        }
                     }
                 } else if message.len() >= HEADER && is_response(message) && id(message) == self.id {
                     return Ok(message.to_vec());
+                } else {
+                    self.counters.upstream_strays.add(1);
                 }
             }
             let count =

@@ -19,8 +19,8 @@ use rustls::{
 
 use crate::config::settings::{Authentication, Pin, Roots, Server};
 
-/// Session tickets kept for one server: eight a worker at the most (`rustls` keeps eight for each server name).
-const SESSIONS: usize = 64;
+/// Session tickets kept for one server; the library keeps eight for each server name.
+const SESSIONS: usize = 8;
 
 /// Why an upstream entry cannot be used.
 #[derive(Debug)]
@@ -165,7 +165,7 @@ impl fmt::Debug for Verifier {
     }
 }
 
-/// No certificate that was presented has a pinned key.
+/// The server's certificate has none of the pinned keys.
 #[derive(Debug)]
 struct NotPinned;
 

@@ -85,9 +85,9 @@ impl ProxyBuilder {
             fs::write(&config_file, text).expect("a writable directory");
             command.arg("--config").arg(&config_file);
         }
-        command.args(&self.args).env("RUST_BACKTRACE", "1").envs(self.environment);
         // inherited by accident these would change what the daemon does
         command.env_remove("NOTIFY_SOCKET").env_remove("LISTEN_FDS").env_remove("LISTEN_PID");
+        command.args(&self.args).env("RUST_BACKTRACE", "1").envs(self.environment);
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())

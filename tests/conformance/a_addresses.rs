@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use testkit::message::a_for;
 use testkit::{DotServer, Pki, Proxy, TcpClient, UdpClient, inspect, query};
 
-use super::bench::binary;
+use super::bench::{Bench, binary};
 use super::namespace::{in_namespace, run};
 use super::setup::{QUIET, Setup, messages};
 
@@ -105,4 +105,30 @@ fn c008_both_wildcards_serve_the_same_port() {
         }
         drop(bench);
     });
+}
+
+/// Some C libraries ask all their servers at once, from one socket and with one ID.
+#[test]
+fn c001_one_client_may_ask_two_addresses_at_once() {
+    let bench = Bench::start();
+    let config = testkit::config_for(&[(bench.server.address(), "upstream.test")], bench.pki.ca_file());
+    let config = config.replace("127.0.0.1:0", "0.0.0.0:0");
+    let proxy = Proxy::builder(binary()).config(&config).start();
+    bench.server.set_script(|received| {
+        vec![testkit::Act::AnswerAfter(
+            std::time::Duration::from_millis(300),
+            testkit::default_answer(&received.message),
+        )]
+    });
+    let client = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    client.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
+    let (port, asked) = (proxy.address().port(), query(7, "both.test", 1));
+    for address in ["127.0.0.1", "127.0.0.2"] {
+        client.send_to(&asked, (address, port)).unwrap();
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    for _ in 0..2 {
+        seen.insert(client.recv_from(&mut [0; 512]).expect("an address does not answer").1.ip().to_string());
+    }
+    assert_eq!(seen.into_iter().collect::<Vec<_>>(), ["127.0.0.1", "127.0.0.2"]);
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use testkit::{Pki, Proxy, config_for};
+use testkit::{Pki, Proxy, UdpClient, config_for, inspect, query};
 
 use crate::conformance::bench::binary;
 
@@ -144,7 +144,7 @@ impl Resolver {
 
     /// BIND with a zone of `records` addresses that one key may transfer and change.
     pub(crate) fn bind(secret: &str, records: usize) -> Resolver {
-        Resolver::start("named", &["-g", "-c", "CONFIG"], |folder, certificate, key, port, plain| {
+        let resolver = Resolver::start("named", &["-g", "-c", "CONFIG"], |folder, certificate, key, port, plain| {
             let zone: PathBuf = folder.join("zone.db");
             let mut text =
                 "$TTL 300\n@ IN SOA ns hostmaster 1 3600 600 86400 300\n@ IN NS ns\nns IN A 192.0.2.1\n".to_owned();
@@ -170,7 +170,16 @@ impl Resolver {
                 key.display(),
                 zone.display()
             )
-        })
+        });
+        // its sockets are open before its zone is loaded
+        let client = UdpClient::connect(SocketAddr::from(([127, 0, 0, 1], resolver.plain)));
+        let is_loaded = || client.ask(&query(1, "zone.example", 6)).is_some_and(|answer| inspect::rcode(&answer) == 0);
+        let last = Instant::now() + Duration::from_secs(20);
+        while !is_loaded() {
+            assert!(Instant::now() < last, "the zone is not loaded");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        resolver
     }
 
     /// The real program, with this resolver behind it.
