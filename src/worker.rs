@@ -109,7 +109,7 @@ async fn run(work: Work) -> io::Result<()> {
         _ = stop.wait_for(|&stop| stop) => {}
         Some(_) = accepting.join_next() => return Err(io::Error::other("a listener ended by itself")),
         // a socket's task also ends by itself when the stop has come
-        Some(_) = datagrams.join_next(), if !*stopped.borrow() => {
+        Some(_) = datagrams.join_next() => {
             if !*stopped.borrow() {
                 return Err(io::Error::other("the task of a udp socket ended by itself"));
             }

@@ -34,7 +34,7 @@ pub fn skip(message: &[u8], at: usize) -> Option<usize> {
 #[inline]
 pub fn skip_uncompressed(message: &[u8], at: usize) -> Option<usize> {
     let end = skip(message, at)?;
-    (message[end - 1] == 0 && !ends_in_pointer(message, at, end)).then_some(end)
+    (!ends_in_pointer(message, at, end)).then_some(end)
 }
 
 fn ends_in_pointer(message: &[u8], at: usize, end: usize) -> bool {
