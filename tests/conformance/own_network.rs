@@ -9,18 +9,14 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sched::{CloneFlags, unshare};
 use testkit::record::name_wire;
+
+use super::namespace::{in_namespace, run, skipped};
 
 /// Runs the test in a network namespace of its own: loopback, and a default route on which everything disappears.
 /// Says so and does nothing where the rights are missing.
 pub(crate) fn in_own_network(test: impl FnOnce() + Send + 'static) {
-    let run = || {
-        // of this thread only; the servers' threads and the proxy are its children and inherit it
-        if unshare(CloneFlags::CLONE_NEWNET).is_err() {
-            return skipped("needs root");
-        }
-        ip("link set lo up");
+    in_namespace(&[], || {
         ip("link add sink type veth peer name drain");
         ip("link set drain up");
         ip("addr add 192.0.2.1/24 dev sink");
@@ -29,22 +25,12 @@ pub(crate) fn in_own_network(test: impl FnOnce() + Send + 'static) {
         ip("neigh add 192.0.2.254 lladdr 02:00:00:00:00:01 dev sink");
         ip("route add default via 192.0.2.254 dev sink");
         test();
-    };
-    if let Err(panic) = thread::spawn(run).join() {
-        std::panic::resume_unwind(panic);
-    }
-}
-
-/// Says that a test, or a part of it, was not done.
-#[expect(clippy::print_stdout, reason = "whoever reads the test's output has to know")]
-pub(crate) fn skipped(why: &str) {
-    println!("skipped: {why}");
+    });
 }
 
 /// Runs `ip` in this thread's network.
 pub(crate) fn ip(arguments: &str) {
-    let status = Command::new("ip").args(arguments.split_whitespace()).status().expect("ip");
-    assert!(status.success(), "ip {arguments}: {status}");
+    run(&format!("ip {arguments}"));
 }
 
 /// Everything that passes a network, until [`Self::packets`].
