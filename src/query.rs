@@ -194,14 +194,7 @@ impl Path {
             None => (bytes.into(), None),
         };
         let is_transfer = matches!(way, Way::Transfer(_)) && matches!(link, Link::Stream { .. });
-        let pending = Pending {
-            asked: Rc::new(Asked::new(&query, sent)),
-            original,
-            passage,
-            deadline: Instant::now() + self.deadline,
-            way,
-            _active: Active::new(&self.active),
-        };
+        let pending = self.pending(Asked::new(&query, sent), original, passage, way);
         if is_transfer { Verdict::Transfer(pending) } else { Verdict::Relay(pending) }
     }
 
@@ -236,14 +229,13 @@ impl Path {
         let Ok((_, passage)) = to_resolver(&header, Switches::default(), link, Family::V4) else {
             return self.malformed(bytes);
         };
-        Verdict::Relay(Pending {
-            asked: Rc::new(Asked::opaque(bytes.into())),
-            original: None,
-            passage,
-            deadline: Instant::now() + self.deadline,
-            way: Way::Shared,
-            _active: Active::new(&self.active),
-        })
+        Verdict::Relay(self.pending(Asked::opaque(bytes.into()), None, passage, Way::Shared))
+    }
+
+    /// A query that sets out now: from here on it counts, and its time runs.
+    fn pending(&self, asked: Asked, original: Option<Box<[u8]>>, passage: Passage, way: Way) -> Pending {
+        let deadline = Instant::now() + self.deadline;
+        Pending { asked: Rc::new(asked), original, passage, deadline, way, _active: Active::new(&self.active) }
     }
 
     /// Queries that are answered here: operations that cannot be relayed, and names that must not leave.
