@@ -195,7 +195,7 @@ fn program_page() -> String {
         ),
         (
             "SIGNALS",
-            "SIGTERM and SIGINT end the service: no new queries are taken, and those in flight are answered first.",
+            "SIGTERM and SIGINT end the service: no new queries are taken, and those in flight are answered first. SIGHUP is heeded and changes nothing yet: a changed configuration takes effect at a restart.",
         ),
         (
             "EXIT STATUS",
