@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, Command, value_parser};
 
-use crate::config::file::{DEFAULT_PATH, Overrides};
+use crate::config::file::{DEFAULT_PATH, Overrides, Source};
 use crate::config::options::{ADDRESSES, Opt, SERVERS};
 
 /// What to do.
@@ -15,6 +15,13 @@ pub enum Action {
     Run,
     /// Say whether the configuration would do, and stop.
     Check,
+    /// Show how the running service fares.
+    Status {
+        /// As JSON.
+        json: bool,
+    },
+    /// Have the running service read its configuration again.
+    Reload,
 }
 
 /// What the command line asks for.
@@ -22,10 +29,10 @@ pub enum Action {
 pub struct Invocation {
     /// What to do.
     pub action: Action,
-    /// The configuration file, if one was named.
-    pub config: Option<PathBuf>,
-    /// Values in place of the file's.
-    pub overrides: Overrides,
+    /// Where the configuration comes from.
+    pub source: Source,
+    /// The control socket of the running service, if it was named.
+    pub socket: Option<PathBuf>,
 }
 
 /// A flag that takes the place of an option of the file.
@@ -38,6 +45,15 @@ fn flag(option: &'static Opt, value: &'static str) -> Arg {
         option.default.trim_matches(['[', ']']).replace('"', "")
     );
     Arg::new(name).long(name).value_name(value).action(ArgAction::Append).global(true).help(help)
+}
+
+/// Where the running service is asked.
+fn socket() -> Arg {
+    Arg::new("socket")
+        .long("socket")
+        .value_name("PATH")
+        .value_parser(value_parser!(PathBuf))
+        .help("Asks at this control socket instead of the one that the configuration names.")
 }
 
 /// The command line as clap sees it; help and manual page are made from it.
@@ -61,6 +77,23 @@ pub fn command() -> Command {
             Command::new("check")
                 .about("Says whether the configuration would do and what will be verified of each server."),
         )
+        .subcommand(
+            Command::new("status")
+                .about(
+                    "Shows how the running service fares: listeners, privileges, workers, resolvers. Exit status 0: it \
+                     serves; 1: degraded; 3: it does not run.",
+                )
+                .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Shows it as JSON."))
+                .arg(socket()),
+        )
+        .subcommand(
+            Command::new("reload")
+                .about(
+                    "Has the running service read its configuration again, waits, and tells what came of it. Exit status 0: \
+                     applied; 1: refused, and nothing was changed; 3: it does not run.",
+                )
+                .arg(socket()),
+        )
 }
 
 /// Reads the arguments, the program's name first.
@@ -70,11 +103,16 @@ pub fn command() -> Command {
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation, clap::Error> {
     let matches = command().try_get_matches_from(arguments)?;
     let words = |name: &str| matches.get_many::<String>(name).into_iter().flatten().cloned().collect();
-    Ok(Invocation {
-        action: if matches.subcommand_name() == Some("check") { Action::Check } else { Action::Run },
-        config: matches.get_one::<PathBuf>("config").cloned(),
-        overrides: Overrides { listen: words("listen"), upstream: words("upstream") },
-    })
+    let overrides = Overrides { listen: words("listen"), upstream: words("upstream") };
+    let source = Source { path: matches.get_one::<PathBuf>("config").cloned(), overrides };
+    let path = |inner: &clap::ArgMatches| inner.get_one::<PathBuf>("socket").cloned();
+    let (action, socket) = match matches.subcommand() {
+        Some(("check", _)) => (Action::Check, None),
+        Some(("status", inner)) => (Action::Status { json: inner.get_flag("json") }, path(inner)),
+        Some(("reload", inner)) => (Action::Reload, path(inner)),
+        _ => (Action::Run, None),
+    };
+    Ok(Invocation { action, source, socket })
 }
 
 #[cfg(test)]
@@ -95,11 +133,13 @@ mod tests {
     #[test]
     fn flags_stand_before_or_behind_the_command() {
         let run = arguments("dot-proxy --listen 127.0.0.1:1 --listen [::1]:1 --upstream 192.0.2.1").unwrap();
-        assert_eq!((run.action, run.config), (Action::Run, None));
-        assert_eq!(run.overrides.listen, ["127.0.0.1:1", "[::1]:1"]);
-        assert_eq!(run.overrides.upstream, ["192.0.2.1"]);
+        assert_eq!((run.action, run.source.path), (Action::Run, None));
+        assert_eq!(run.source.overrides.listen, ["127.0.0.1:1", "[::1]:1"]);
+        assert_eq!(run.source.overrides.upstream, ["192.0.2.1"]);
         let check = arguments("dot-proxy check --config /x").unwrap();
-        assert_eq!((check.action, check.config), (Action::Check, Some("/x".into())));
+        assert_eq!((check.action, check.source.path), (Action::Check, Some("/x".into())));
+        let status = arguments("dot-proxy status --json --socket /y").unwrap();
+        assert_eq!((status.action, status.socket), (Action::Status { json: true }, Some("/y".into())));
     }
 
     #[test]

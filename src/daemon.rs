@@ -1,35 +1,33 @@
-//! The program from start to stop: configuration, log, servers, sockets, workers, ready; then signals, and an orderly
-//! stop.
+//! What each command does; for the service itself the start order: configuration, log, servers, sockets, privileges,
+//! sandbox, workers.
 
 use std::ffi::OsString;
 use std::fmt::Display;
-use std::io;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::thread::JoinHandle;
-use std::time::Duration;
-
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
 
 use crate::cli::{self, Action, Invocation};
-use crate::config::file;
-use crate::config::settings::{LogTarget, Settings};
-use crate::inherited;
-use crate::log::{LogThread, Target};
-use crate::metrics::{Counters, Sum};
+use crate::config::file::{self, Loaded, Source};
+use crate::config::settings::{LogTarget, Sandbox, Settings};
+use crate::control::{self, Answer, ControlSocket, Question};
+use crate::inherited::{self, Inherited};
+use crate::log::{Log, Target};
+use crate::privileges::{self, Identity};
+use crate::report::State;
+use crate::sandbox::{self, Confined, Reach};
+use crate::service::{Premises, Service};
 use crate::sockets::{self, Bound};
-use crate::systemd;
-use crate::upstream::server::UpstreamServer;
-use crate::upstream::tls::TrustStores;
-use crate::worker::{self, Work};
+use crate::system_calls;
+use crate::upstream::server::{self, UpstreamServer};
 
 /// Exit status for a configuration that cannot be used (sysexits.h, EX_CONFIG): starting again would not help.
 const EXIT_CONFIG: u8 = 78;
-/// Exit status for anything else that ends the service.
+/// Exit status for anything else that ends the service, and of commands that could not do what was asked.
 const EXIT_FAILURE: u8 = 1;
-/// How often the main thread looks whether every worker still runs.
-const LOOK: Duration = Duration::from_millis(500);
+/// Exit status of commands to a service that does not run (as of `systemctl status`).
+const EXIT_NOT_RUNNING: u8 = 3;
+/// Exit status of commands that cannot know.
+const EXIT_UNKNOWN: u8 = 4;
 
 /// Why the program ends early.
 enum Stop {
@@ -56,7 +54,9 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let result = match invocation.action {
         Action::Run => run(&invocation),
-        Action::Check => check(&invocation),
+        Action::Check => check(&invocation.source),
+        Action::Status { json } => return status(&invocation, json),
+        Action::Reload => return reload(&invocation),
     };
     let (text, status) = match result {
         Ok(()) => return ExitCode::SUCCESS,
@@ -79,35 +79,127 @@ fn say(text: &str) {
     eprintln!("{text}");
 }
 
-/// The start order, in one place.
+#[expect(clippy::print_stdout, reason = "the report is what the command is for")]
+fn tell(line: &str) {
+    println!("{line}");
+}
+
+/// Serves.
 fn run(invocation: &Invocation) -> Result<(), Stop> {
-    let settings = file::load(invocation.config.as_deref(), &invocation.overrides).map_err(config)?;
+    let loaded = file::load(&invocation.source).map_err(config)?;
     // before any thread exists: it cleans the environment
     let inherited = inherited::take().map_err(failure)?;
-    let target = match settings.log.target {
+    let target = match loaded.settings.log.target {
         LogTarget::Stderr => Target::Stderr,
         LogTarget::Syslog => Target::Syslog,
     };
-    let log = LogThread::start(settings.log.level, target).map_err(failure)?;
-    let servers = read_servers(&settings)?;
+    let mut log = Log::prepare(loaded.settings.log.level, target);
+    let opened = open(&invocation.source, &loaded.settings, inherited);
+    // the first thread of all: before it the privileges are gone
+    log.run().map_err(failure)?;
+    let Opened { premises, servers, bound } = opened?;
+    let result = Service::start(premises, loaded, servers, bound).map_err(failure)?.serve();
+    log.finish();
+    result.map_err(Stop::Failure)
+}
+
+/// What was made ready while there were privileges.
+struct Opened {
+    premises: Premises,
+    servers: Vec<Arc<UpstreamServer>>,
+    bound: Vec<Bound>,
+}
+
+/// All that needs privileges, then their end, then the sandbox: in this order, and before any thread exists.
+fn open(source: &Source, settings: &Settings, inherited: Vec<Inherited>) -> Result<Opened, Stop> {
+    let process = &settings.process;
+    let identity = Identity::resolve(process.user.as_deref(), process.group.as_deref()).map_err(config)?;
+    let servers = server::read_all(&settings.upstream.servers, &[]).map_err(config)?;
     let bound = if inherited.is_empty() {
-        sockets::bind_all(&settings.listen.addresses, settings.workers)
+        sockets::bind_all(&settings.listen.addresses, settings.listen.free_bind, settings.workers)
     } else {
         log::info!("listen.addresses is not used: the service manager handed {} sockets over", inherited.len());
         sockets::adopt(inherited, settings.workers)
     }
     .map_err(failure)?;
-    let service = Service::start(settings, servers, bound).map_err(failure)?;
-    let result = service.serve();
-    log.finish();
-    result
+    let control = open_control(settings, &identity)?;
+    let reach = reach(source, settings, control.as_ref());
+    let privileges = privileges::give_up(&identity).map_err(failure)?;
+    say_who_serves(settings, &identity);
+    let (confined, system_calls) = confine(settings.process.sandbox, &reach).map_err(Stop::Failure)?;
+    let premises = Premises { source: source.clone(), privileges, confined, reach, system_calls, control };
+    Ok(Opened { premises, servers, bound })
+}
+
+/// A control socket that was asked for must be had; the default one is had where it can be.
+fn open_control(settings: &Settings, identity: &Identity) -> Result<Option<ControlSocket>, Stop> {
+    let path = settings.control.clone().unwrap_or_else(control::default_path);
+    match ControlSocket::open(&path, identity.owner()) {
+        Ok(socket) => Ok(Some(socket)),
+        Err(error) if settings.control.is_some() => Err(failure(error)),
+        Err(error) => {
+            log::info!("no commands can be given to this process: {error}");
+            Ok(None)
+        }
+    }
+}
+
+/// What a reload may want to read, and where connections go.
+fn reach(source: &Source, settings: &Settings, control: Option<&ControlSocket>) -> Reach {
+    let mut reach = Reach::default();
+    reach.file(source.file());
+    settings.files().for_each(|file| reach.file(file));
+    reach.trust_store();
+    reach.clean_up = control.and_then(ControlSocket::folder).map(Into::into);
+    // the port of DNS over TLS as well, so that a reload can name other servers (RFC 7858 §3.1)
+    reach.ports = settings.upstream.servers.iter().map(|server| server.address.port()).chain([853]).collect();
+    reach
+}
+
+fn say_who_serves(settings: &Settings, identity: &Identity) {
+    let configured = settings.process.user.as_deref();
+    if identity.is_makeshift(configured) {
+        log::warn!("there is no user dot-proxy: {} serves; other programs may run as that user, too", identity.name);
+    } else if identity.is_root() {
+        log::warn!("root serves, as the option user asks");
+    } else if configured.is_some_and(|name| name != identity.name) {
+        log::info!("the option user is not used: started as {}, not as root", identity.name);
+    }
+}
+
+/// Confines the process, and says in one line what holds.
+fn confine(wanted: Sandbox, reach: &Reach) -> Result<(Confined, Option<usize>), String> {
+    if wanted == Sandbox::Off {
+        log::warn!("sandbox: off");
+        return Ok(Default::default());
+    }
+    let refused = |what: &str, why: String| {
+        log::warn!("sandbox: {what}: {why}");
+    };
+    let confined = sandbox::confine(reach).unwrap_or_else(|why| {
+        refused("files and ports", why);
+        Confined::default()
+    });
+    let calls = system_calls::confine().unwrap_or_else(|why| {
+        refused("system calls", why);
+        None
+    });
+    let counted = calls.map_or("system calls are not filtered".to_owned(), |count| format!("{count} system calls"));
+    if wanted == Sandbox::Required && !(confined.is_whole() && calls.is_some()) {
+        return Err(format!(
+            "the option sandbox is \"required\", and the kernel cannot: {confined}, {counted}; set it to \"best-effort\" to \
+             serve with what there is"
+        ));
+    }
+    log::info!("sandbox: {confined}, {counted}");
+    Ok((confined, calls))
 }
 
 /// Everything that a start would read and judge, without a socket.
-fn check(invocation: &Invocation) -> Result<(), Stop> {
-    let settings = file::load(invocation.config.as_deref(), &invocation.overrides).map_err(config)?;
-    let servers = read_servers(&settings)?;
-    for server in servers {
+fn check(source: &Source) -> Result<(), Stop> {
+    let Loaded { settings, .. } = file::load(source).map_err(config)?;
+    Identity::resolve(settings.process.user.as_deref(), settings.process.group.as_deref()).map_err(config)?;
+    for server in server::read_all(&settings.upstream.servers, &[]).map_err(config)? {
         let server = server.settings();
         tell(&format!("upstream {}: {}, issued by {}", server.label, server.authentication, server.roots));
     }
@@ -115,118 +207,45 @@ fn check(invocation: &Invocation) -> Result<(), Stop> {
     Ok(())
 }
 
-#[expect(clippy::print_stdout, reason = "the report is what the command is for")]
-fn tell(line: &str) {
-    println!("{line}");
+/// Asks the running service; where its socket is, the command line says, or the configuration, or the custom.
+fn ask(invocation: &Invocation, question: Question) -> Result<Answer, ExitCode> {
+    // a configuration that cannot be used must not stand in the way of asking about it
+    let configured = || file::load(&invocation.source).ok().and_then(|loaded| loaded.settings.control);
+    let path = invocation.socket.clone().or_else(configured).unwrap_or_else(control::default_path);
+    control::ask(&path, question).map_err(|error| {
+        say(&error.to_string());
+        ExitCode::from(if error.is_not_running() { EXIT_NOT_RUNNING } else { EXIT_UNKNOWN })
+    })
 }
 
-fn read_servers(settings: &Settings) -> Result<Vec<Arc<UpstreamServer>>, Stop> {
-    let mut stores = TrustStores::default();
-    let servers = settings.upstream.servers.iter();
-    servers.map(|server| UpstreamServer::new(server.clone(), &mut stores).map(Arc::new).map_err(config)).collect()
-}
-
-/// The running service, as the main thread sees it.
-struct Service {
-    workers: Vec<JoinHandle<io::Result<()>>>,
-    counters: Vec<Arc<Counters>>,
-    stop: watch::Sender<bool>,
-}
-
-impl Service {
-    fn start(settings: Settings, servers: Vec<Arc<UpstreamServer>>, mut bound: Vec<Bound>) -> io::Result<Service> {
-        let settings = Arc::new(settings);
-        let (stop, stopped) = watch::channel(false);
-        for bound in &bound {
-            let inherited = if bound.origin == "own" { String::new() } else { format!(", {}", bound.origin) };
-            log::info!("listening on {} ({}{inherited})", bound.address, bound.protocols());
-        }
-        let mut service = Service { workers: Vec::new(), counters: Vec::new(), stop };
-        for number in 0..settings.workers {
-            let counters = Arc::new(Counters::default());
-            service.counters.push(counters.clone());
-            let work = Work {
-                settings: settings.clone(),
-                servers: servers.clone(),
-                sockets: bound.iter_mut().map(Bound::share).collect(),
-                counters,
-                heartbeat: systemd::watchdog().map(|limit| limit / 4),
-                stop: stopped.clone(),
-            };
-            service.workers.push(worker::start(number, work)?);
-        }
-        Ok(service)
+/// Shows how the running service fares: 0 serving, 1 degraded, 3 not running.
+fn status(invocation: &Invocation, json: bool) -> ExitCode {
+    let report = match ask(invocation, Question::Status) {
+        Ok(Answer::Status(report)) => report,
+        Ok(_) => return ExitCode::from(EXIT_UNKNOWN),
+        Err(code) => return code,
+    };
+    match serde_json::to_string_pretty(&report) {
+        Ok(text) if json => tell(&text),
+        _ => tell(report.to_string().trim_end()),
     }
-
-    /// Serves until a signal comes or a worker ends.
-    fn serve(self) -> Result<(), Stop> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failure)?;
-        let outcome = runtime.block_on(self.watch());
-        if let Ok(name) = &outcome {
-            log::info!("{name}: stopping");
-        }
-        systemd::stopping();
-        self.stop.send_replace(true);
-        let mut faults = Vec::new();
-        for worker in self.workers {
-            match worker.join() {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => faults.push(format!("a worker failed: {error}")),
-                Err(_) => faults.push("a worker panicked".to_owned()),
-            }
-        }
-        log::info!("stopped; {}", Sum(&self.counters));
-        match (outcome, faults.is_empty()) {
-            (Ok(_), true) => Ok(()),
-            (Ok(_), false) => Err(Stop::Failure(faults.join("\n"))),
-            // why a worker ended stands in its result
-            (Err(Stop::Failure(text)), false) => Err(Stop::Failure(format!("{text}\n{}", faults.join("\n")))),
-            (Err(stop), _) => Err(stop),
-        }
-    }
-
-    /// Says that the service is ready, and gives the name of the signal that ends it.
-    async fn watch(&self) -> Result<&'static str, Stop> {
-        let mut terminate = signal(SignalKind::terminate()).map_err(failure)?;
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(failure)?;
-        let mut hangup = signal(SignalKind::hangup()).map_err(failure)?;
-        // not before a signal would be heeded: whoever reads this may send one at once
-        log::info!("ready");
-        systemd::ready("serving");
-        let look = systemd::watchdog().map_or(LOOK, |limit| LOOK.min(limit / 4));
-        let mut pulse = Pulse::default();
-        loop {
-            tokio::select! {
-                _ = terminate.recv() => return Ok("SIGTERM"),
-                _ = interrupt.recv() => return Ok("SIGINT"),
-                _ = hangup.recv() => log::warn!("SIGHUP: a changed configuration takes effect at a restart"),
-                () = tokio::time::sleep(look) => {}
-            }
-            if self.workers.iter().any(JoinHandle::is_finished) {
-                return Err(Stop::Failure("a worker ended by itself; the service cannot go on without it".to_owned()));
-            }
-            if pulse.all_alive(&self.counters) {
-                systemd::alive();
-            }
-        }
-    }
+    if report.state == State::Serving { ExitCode::SUCCESS } else { ExitCode::from(EXIT_FAILURE) }
 }
 
-/// The signs of life seen at the last look, one number a worker.
-#[derive(Default)]
-struct Pulse {
-    seen: Vec<u64>,
-}
-
-impl Pulse {
-    /// Whether every worker has shown a sign of life since this last was so.
-    fn all_alive(&mut self, counters: &[Arc<Counters>]) -> bool {
-        let now: Vec<u64> = counters.iter().map(|counters| counters.heartbeats.get()).collect();
-        self.seen.resize(now.len(), 0);
-        let alive = now.iter().zip(&self.seen).all(|(now, seen)| now > seen);
-        if alive {
-            self.seen = now;
-        }
-        alive
+/// Has the running service read its configuration again, and tells what came of it: 0 applied, 1 refused.
+fn reload(invocation: &Invocation) -> ExitCode {
+    let reload = match ask(invocation, Question::Reload) {
+        Ok(Answer::Reload(reload)) => reload,
+        Ok(_) => return ExitCode::from(EXIT_UNKNOWN),
+        Err(code) => return code,
+    };
+    if reload.applied {
+        tell("configuration reloaded");
+        reload.notes.iter().for_each(|note| tell(note));
+        ExitCode::SUCCESS
+    } else {
+        say("reload refused, the service runs on as before:");
+        reload.notes.iter().for_each(|note| say(note));
+        ExitCode::from(EXIT_FAILURE)
     }
 }

@@ -7,6 +7,8 @@
 
 pub mod daemon;
 
+pub mod service;
+
 pub mod worker;
 
 /// The ways in: datagrams and streams, and what one client may take.
@@ -22,6 +24,7 @@ pub mod query;
 /// The way out: authenticated, pipelined connections to resolvers.
 pub mod upstream {
     pub mod connection;
+    pub mod establish;
     pub mod group;
     pub mod health;
     pub mod inflight;
@@ -53,8 +56,13 @@ pub mod config {
 
 pub mod bell;
 pub mod cli;
+pub mod control;
 pub mod inherited;
+pub mod privileges;
+pub mod report;
+pub mod sandbox;
 pub mod sockets;
+pub mod system_calls;
 pub mod systemd;
 
 pub mod log;

@@ -5,7 +5,6 @@ use std::io;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use log::{Level, LevelFilter, Metadata, Record};
@@ -84,38 +83,49 @@ pub fn reaches_stderr() -> bool {
     REACHES_STDERR.load(Ordering::Relaxed)
 }
 
-/// The thread that writes the lines.
-pub struct LogThread {
-    _thread: JoinHandle<()>,
+/// The log of the process. Lines may be said from the start; they wait in the queue until the thread that writes them
+/// runs, which is not before the privileges are given up.
+pub struct Log {
+    receiver: Option<Receiver<Entry>>,
+    target: Target,
 }
 
-impl LogThread {
-    /// Starts the log. There is one for the process; a second start changes the level alone.
-    ///
-    /// # Errors
-    /// If the thread cannot be made.
-    pub fn start(level: LevelFilter, target: Target) -> io::Result<LogThread> {
+impl Log {
+    /// Takes lines from now on. There is one log for the process; a second one changes the level alone.
+    pub fn prepare(level: LevelFilter, target: Target) -> Log {
         let (sender, receiver) = sync_channel(QUEUE);
-        let sink: Box<dyn Sink + Send> = match target {
-            Target::Stderr => Box::new(Stderr::default()),
-            Target::Syslog => Box::new(Syslog::new(Syslog::SOCKET)),
-        };
-        let thread = std::thread::Builder::new().name("log".to_owned()).spawn(move || write(&receiver, sink))?;
         let queue = QUEUE_OF_PROCESS.get_or_init(|| Queue { sender, given_up: AtomicU64::new(0) });
         // an error says that it was set before
         drop(log::set_logger(queue));
         log::set_max_level(level);
+        Log { receiver: Some(receiver), target }
+    }
+
+    /// Starts the thread that writes the lines, if it does not run.
+    ///
+    /// # Errors
+    /// If the thread cannot be made.
+    pub fn run(&mut self) -> io::Result<()> {
+        let Some(receiver) = self.receiver.take() else { return Ok(()) };
+        let target = self.target;
+        std::thread::Builder::new().name("log".to_owned()).spawn(move || {
+            let sink: Box<dyn Sink> = match target {
+                Target::Stderr => Box::new(Stderr::default()),
+                Target::Syslog => Box::new(Syslog::new(Syslog::SOCKET)),
+            };
+            write(&receiver, sink);
+        })?;
         REACHES_STDERR.store(target == Target::Stderr, Ordering::Relaxed);
-        Ok(LogThread { _thread: thread })
+        Ok(())
     }
 
     /// Waits, for a moment, until what was said has been written.
-    pub fn finish(self) {
+    pub fn finish(&self) {
         log::logger().flush();
     }
 }
 
-fn write(entries: &Receiver<Entry>, mut sink: Box<dyn Sink + Send>) {
+fn write(entries: &Receiver<Entry>, mut sink: Box<dyn Sink>) {
     let mut repeats = Repeats::default();
     loop {
         let entry = entries.recv_timeout(LOOK);

@@ -85,11 +85,19 @@ counters! {
 /// The counters of several workers as one line, without those that are zero.
 pub struct Sum<'a>(pub &'a [std::sync::Arc<Counters>]);
 
+impl Sum<'_> {
+    /// Names and sums.
+    pub fn values(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let total = |index| self.0.iter().filter_map(|one| one.values().nth(index)).map(|(_, value)| value).sum();
+        let names = Counters::default().values().map(|(name, _)| name).collect::<Vec<_>>();
+        names.into_iter().enumerate().map(move |(index, name)| (name, total(index)))
+    }
+}
+
 impl fmt::Display for Sum<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut first = true;
-        for (index, (name, _)) in Counters::default().values().enumerate() {
-            let total: u64 = self.0.iter().filter_map(|one| one.values().nth(index)).map(|(_, value)| value).sum();
+        for (name, total) in self.values() {
             if total > 0 {
                 write!(out, "{}{name}={total}", if first { "" } else { " " })?;
                 first = false;

@@ -10,7 +10,7 @@
 //!
 //! [`Path::receive`] does not wait and takes no task; only what must be asked does.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -69,6 +69,7 @@ pub struct Pending {
     passage: Passage,
     deadline: Instant,
     way: Way,
+    group: Rc<Group>,
     _active: Active,
 }
 
@@ -109,133 +110,27 @@ impl Drop for Active {
 #[derive(Debug)]
 pub struct Gone;
 
-/// What the path of a query depends on, one for each worker.
-pub struct Path {
-    group: Rc<Group>,
-    allow: Vec<IpNet>,
-    switches: Switches,
-    special_names: SpecialNames,
-    deadline: Duration,
-    most_active: usize,
-    counters: Arc<Counters>,
-    active: Rc<Cell<usize>>,
-    alone: Rc<Cell<usize>>,
+/// What a configuration says of the path, and a reload changes.
+pub struct Rules {
+    /// Who is asked.
+    pub group: Rc<Group>,
+    /// Networks whose clients are served.
+    pub allow: Vec<IpNet>,
+    /// What is changed on the way to the resolver.
+    pub switches: Switches,
+    /// Names answered here.
+    pub special_names: SpecialNames,
+    /// The time that one query may take in all.
+    pub deadline: Duration,
+    /// The largest answer over UDP, in octets.
+    pub udp_payload_limit: u16,
 }
 
-/// The view of a query, of whatever operation; `None` if it cannot be read.
-fn readable(bytes: &[u8]) -> Option<Message<'_>> {
-    if opcode::WITH_SECTIONS.contains(&opcode_of(bytes)) {
-        Message::parse(bytes).ok()
-    } else {
-        Message::parse_questions(bytes).ok()
-    }
-}
-
-impl Path {
-    /// The path that leads to `group`, for as many queries at a time as its connections and their queues take.
-    pub fn new(
-        group: Rc<Group>,
-        allow: Vec<IpNet>,
-        switches: Switches,
-        special_names: SpecialNames,
-        deadline: Duration,
-        counters: Arc<Counters>,
-    ) -> Path {
-        let limits = group.limits();
-        let most_active = group.servers().len() * (limits.in_flight + limits.queue);
-        let (active, alone) = (Rc::default(), Rc::default());
-        Path { group, allow, switches, special_names, deadline, most_active, counters, active, alone }
-    }
-
-    /// Queries that have come and have not been answered.
-    pub fn active(&self) -> usize {
-        self.active.get()
-    }
-
-    /// This worker's counters.
-    pub fn counters(&self) -> &Counters {
-        &self.counters
-    }
-
-    /// Judges a message from a client.
-    pub fn receive(&self, bytes: &[u8], client: IpAddr, link: Link) -> Verdict {
-        // a response is never answered, or two servers could be made to talk to each other for ever
-        if bytes.len() < HEADER || is_response(bytes) {
-            self.counters.not_queries.add(1);
-            return Verdict::Silence;
-        }
-        let Some(query) = readable(bytes) else { return self.unreadable(bytes, client, link) };
-        if !self.allows(client) {
-            self.counters.prohibited.add(1);
-            let error = ExtendedError::new(ExtendedError::PROHIBITED, "not in listen.allow");
-            return Verdict::Reply(reply(&query, rcode::REFUSED, None, Some(&error)));
-        }
-        if query.opcode() == opcode::QUERY && query.question_count() > 1 || query.opt_count() > 1 {
-            return self.malformed(bytes);
-        }
-        if let Some(bytes) = self.own_answer(&query, link) {
-            self.counters.local_replies.add(1);
-            return Verdict::Reply(bytes);
-        }
-        let way = match (query.signature(), Transfer::asked_by(&query)) {
-            (_, Some(transfer)) if query.opcode() == opcode::QUERY => Way::Transfer(transfer),
-            (Some(Signature::Sig0), _) => Way::Alone,
-            _ => Way::Shared,
-        };
-        if self.active.get() >= self.most_active {
-            return self.overloaded(&query);
-        }
-        let family = if client.to_canonical().is_ipv6() { Family::V6 } else { Family::V4 };
-        let Ok((changed, passage)) = to_resolver(&query, self.switches, link, family) else {
-            return self.malformed(bytes);
-        };
-        let (sent, original) = match changed {
-            Some(changed) => (changed.into_boxed_slice(), Some(bytes.into())),
-            None => (bytes.into(), None),
-        };
-        let is_transfer = matches!(way, Way::Transfer(_)) && matches!(link, Link::Stream { .. });
-        let pending = self.pending(Asked::new(&query, sent), original, passage, way);
-        if is_transfer { Verdict::Transfer(pending) } else { Verdict::Relay(pending) }
-    }
-
+impl Rules {
     fn allows(&self, client: IpAddr) -> bool {
         // a dual-stack socket shows IPv4 clients as mapped addresses
         let client = client.to_canonical();
         self.allow.iter().any(|network| network.contains(&client))
-    }
-
-    /// More queries wait than this worker may hold: this one is told at once (RFC 7766 §10).
-    fn overloaded(&self, query: &Message<'_>) -> Verdict {
-        self.counters.failures.add(1);
-        let error = ExtendedError::new(ExtendedError::NETWORK_ERROR, "too many queries wait for an answer");
-        Verdict::Reply(reply(query, rcode::SERVFAIL, None, Some(&error)))
-    }
-
-    fn malformed(&self, bytes: &[u8]) -> Verdict {
-        self.counters.malformed.add(1);
-        Verdict::Reply(reply_to_unreadable(bytes))
-    }
-
-    /// What cannot be read is an error where the form is known, and the resolver's affair where it is not.
-    fn unreadable(&self, bytes: &[u8], client: IpAddr, link: Link) -> Verdict {
-        let header = [&bytes[..4], &[0; 8]].concat();
-        let (Some(header), true) = (readable(&header), self.allows(client)) else { return self.malformed(bytes) };
-        if opcode::WITH_SECTIONS.contains(&opcode_of(bytes)) || opcode_of(bytes) == opcode::DSO {
-            return self.malformed(bytes);
-        }
-        if self.active.get() >= self.most_active {
-            return self.overloaded(&header);
-        }
-        let Ok((_, passage)) = to_resolver(&header, Switches::default(), link, Family::V4) else {
-            return self.malformed(bytes);
-        };
-        Verdict::Relay(self.pending(Asked::opaque(bytes.into()), None, passage, Way::Shared))
-    }
-
-    /// A query that sets out now: from here on it counts, and its time runs.
-    fn pending(&self, asked: Asked, original: Option<Box<[u8]>>, passage: Passage, way: Way) -> Pending {
-        let deadline = Instant::now() + self.deadline;
-        Pending { asked: Rc::new(asked), original, passage, deadline, way, _active: Active::new(&self.active) }
     }
 
     /// Queries that are answered here: operations that cannot be relayed, and names that must not leave.
@@ -261,10 +156,136 @@ impl Path {
         Some(special::answer(query, &question, zone))
     }
 
+    /// As many queries at a time as the connections and their queues take.
+    fn most_active(&self) -> usize {
+        let limits = self.group.limits();
+        self.group.servers().len() * (limits.in_flight + limits.queue)
+    }
+}
+
+/// What the path of a query depends on, one for each worker.
+pub struct Path {
+    rules: RefCell<Rc<Rules>>,
+    counters: Arc<Counters>,
+    active: Rc<Cell<usize>>,
+    alone: Rc<Cell<usize>>,
+}
+
+/// The view of a query, of whatever operation; `None` if it cannot be read.
+fn readable(bytes: &[u8]) -> Option<Message<'_>> {
+    if opcode::WITH_SECTIONS.contains(&opcode_of(bytes)) {
+        Message::parse(bytes).ok()
+    } else {
+        Message::parse_questions(bytes).ok()
+    }
+}
+
+impl Path {
+    /// The path that these rules make.
+    pub fn new(rules: Rules, counters: Arc<Counters>) -> Path {
+        Path { rules: RefCell::new(Rc::new(rules)), counters, active: Rc::default(), alone: Rc::default() }
+    }
+
+    /// Other rules from now on; queries on their way go on under those they came under.
+    pub fn renew(&self, rules: Rules) {
+        self.rules.replace(Rc::new(rules));
+    }
+
+    /// The present rules.
+    pub fn rules(&self) -> Rc<Rules> {
+        self.rules.borrow().clone()
+    }
+
+    /// Queries that have come and have not been answered.
+    pub fn active(&self) -> usize {
+        self.active.get()
+    }
+
+    /// This worker's counters.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Judges a message from a client.
+    pub fn receive(&self, bytes: &[u8], client: IpAddr, link: Link) -> Verdict {
+        // a response is never answered, or two servers could be made to talk to each other for ever
+        if bytes.len() < HEADER || is_response(bytes) {
+            self.counters.not_queries.add(1);
+            return Verdict::Silence;
+        }
+        let Some(query) = readable(bytes) else { return self.unreadable(bytes, client, link) };
+        let rules = self.rules.borrow();
+        if !rules.allows(client) {
+            self.counters.prohibited.add(1);
+            let error = ExtendedError::new(ExtendedError::PROHIBITED, "not in listen.allow");
+            return Verdict::Reply(reply(&query, rcode::REFUSED, None, Some(&error)));
+        }
+        if query.opcode() == opcode::QUERY && query.question_count() > 1 || query.opt_count() > 1 {
+            return self.malformed(bytes);
+        }
+        if let Some(bytes) = rules.own_answer(&query, link) {
+            self.counters.local_replies.add(1);
+            return Verdict::Reply(bytes);
+        }
+        let way = match (query.signature(), Transfer::asked_by(&query)) {
+            (_, Some(transfer)) if query.opcode() == opcode::QUERY => Way::Transfer(transfer),
+            (Some(Signature::Sig0), _) => Way::Alone,
+            _ => Way::Shared,
+        };
+        if self.active.get() >= rules.most_active() {
+            return self.overloaded(&query);
+        }
+        let family = if client.to_canonical().is_ipv6() { Family::V6 } else { Family::V4 };
+        let Ok((changed, passage)) = to_resolver(&query, rules.switches, link, family) else {
+            return self.malformed(bytes);
+        };
+        let (sent, original) = match changed {
+            Some(changed) => (changed.into_boxed_slice(), Some(bytes.into())),
+            None => (bytes.into(), None),
+        };
+        let is_transfer = matches!(way, Way::Transfer(_)) && matches!(link, Link::Stream { .. });
+        let pending = self.pending(&rules, Asked::new(&query, sent), original, passage, way);
+        if is_transfer { Verdict::Transfer(pending) } else { Verdict::Relay(pending) }
+    }
+
+    /// More queries wait than this worker may hold: this one is told at once (RFC 7766 §10).
+    fn overloaded(&self, query: &Message<'_>) -> Verdict {
+        self.counters.failures.add(1);
+        let error = ExtendedError::new(ExtendedError::NETWORK_ERROR, "too many queries wait for an answer");
+        Verdict::Reply(reply(query, rcode::SERVFAIL, None, Some(&error)))
+    }
+
+    fn malformed(&self, bytes: &[u8]) -> Verdict {
+        self.counters.malformed.add(1);
+        Verdict::Reply(reply_to_unreadable(bytes))
+    }
+
+    /// What cannot be read is an error where the form is known, and the resolver's affair where it is not.
+    fn unreadable(&self, bytes: &[u8], client: IpAddr, link: Link) -> Verdict {
+        let (header, rules) = ([&bytes[..4], &[0; 8]].concat(), self.rules.borrow());
+        let (Some(header), true) = (readable(&header), rules.allows(client)) else { return self.malformed(bytes) };
+        if opcode::WITH_SECTIONS.contains(&opcode_of(bytes)) || opcode_of(bytes) == opcode::DSO {
+            return self.malformed(bytes);
+        }
+        if self.active.get() >= rules.most_active() {
+            return self.overloaded(&header);
+        }
+        let Ok((_, passage)) = to_resolver(&header, Switches::default(), link, Family::V4) else {
+            return self.malformed(bytes);
+        };
+        Verdict::Relay(self.pending(&rules, Asked::opaque(bytes.into()), None, passage, Way::Shared))
+    }
+
+    /// A query that sets out now: from here on it counts, and its time runs.
+    fn pending(&self, rules: &Rules, asked: Asked, original: Option<Box<[u8]>>, passage: Passage, way: Way) -> Pending {
+        let (deadline, group) = (Instant::now() + rules.deadline, rules.group.clone());
+        Pending { asked: Rc::new(asked), original, passage, deadline, way, group, _active: Active::new(&self.active) }
+    }
+
     /// Asks, and gives the reply that the client gets: the answer, or SERVFAIL with the reason.
     pub async fn relay(&self, pending: Pending) -> Vec<u8> {
         let answer = match &pending.way {
-            Way::Shared => self.group.ask(pending.asked.clone(), pending.deadline).await,
+            Way::Shared => pending.group.ask(pending.asked.clone(), pending.deadline).await,
             Way::Alone => self.ask_alone(&pending, true).await.map(|(_, answer)| answer),
             Way::Transfer(transfer) => match self.ask_alone(&pending, false).await {
                 // a transfer over UDP is one message or none (RFC 1995 §2)
@@ -293,7 +314,7 @@ impl Path {
             failure.note("upstream", false, Trouble::QueueFull);
             return Err(failure);
         }
-        let mut solo = Solo::ask(&self.group, pending.asked.clone(), keep_id, pending.deadline).await?;
+        let mut solo = Solo::ask(&pending.group, pending.asked.clone(), keep_id, pending.deadline).await?;
         let left = pending.deadline.saturating_duration_since(Instant::now());
         match solo.next(left).await {
             Ok(answer) => Ok((Alone { solo, _counted: counted }, answer)),

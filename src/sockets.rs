@@ -93,7 +93,9 @@ impl fmt::Display for BindError {
                 )
             }
             Some(libc::EACCES) => write!(out, "; ports below 1024 need root or CAP_NET_BIND_SERVICE"),
-            Some(libc::EADDRNOTAVAIL) => write!(out, "; this machine has no such address"),
+            Some(libc::EADDRNOTAVAIL) => {
+                write!(out, "; this machine has no such address; set listen.free-bind if it comes later")
+            }
             _ => Ok(()),
         }
     }
@@ -101,19 +103,19 @@ impl fmt::Display for BindError {
 
 impl std::error::Error for BindError {}
 
-/// Binds every address for each of `workers`.
+/// Binds every address for each of `workers`; with `free`, also those that this machine does not have yet.
 ///
 /// # Errors
 /// The first address that cannot be had.
-pub fn bind_all(addresses: &[SocketAddr], workers: usize) -> Result<Vec<Bound>, BindError> {
-    addresses.iter().map(|&address| bind_address(address, workers)).collect()
+pub fn bind_all(addresses: &[SocketAddr], free: bool, workers: usize) -> Result<Vec<Bound>, BindError> {
+    addresses.iter().map(|&address| bind_address(address, free, workers)).collect()
 }
 
-fn bind_address(address: SocketAddr, workers: usize) -> Result<Bound, BindError> {
+fn bind_address(address: SocketAddr, free: bool, workers: usize) -> Result<Bound, BindError> {
     let mut tries = if address.port() == 0 { PORT_TRIES } else { 1 };
     loop {
         tries -= 1;
-        match bind_both(address, workers) {
+        match bind_both(address, free, workers) {
             // with port 0 another process may have the other protocol's port of that number
             Err(error) if tries > 0 && error.source.raw_os_error() == Some(libc::EADDRINUSE) => {}
             result => return result,
@@ -121,23 +123,27 @@ fn bind_address(address: SocketAddr, workers: usize) -> Result<Bound, BindError>
     }
 }
 
-fn bind_both(address: SocketAddr, workers: usize) -> Result<Bound, BindError> {
+fn bind_both(address: SocketAddr, free: bool, workers: usize) -> Result<Bound, BindError> {
     let fault = |kind| move |source: io::Error| BindError { address, kind, source };
-    let first = bind_tcp(address).map_err(fault("tcp"))?;
+    let first = bind_tcp(address, free).map_err(fault("tcp"))?;
     let address = first.local_addr().map_err(fault("tcp"))?;
     let mut tcp = vec![first];
     while tcp.len() < workers {
-        tcp.push(bind_tcp(address).map_err(fault("tcp"))?);
+        tcp.push(bind_tcp(address, free).map_err(fault("tcp"))?);
     }
-    let udp: Result<Vec<_>, _> = (0..workers).map(|_| bind_udp(address).map_err(fault("udp"))).collect();
+    let udp: Result<Vec<_>, _> = (0..workers).map(|_| bind_udp(address, free).map_err(fault("udp"))).collect();
     Ok(Bound { address, origin: "own".to_owned(), udp: udp?, tcp })
 }
 
 /// A socket of its own for a worker: the kernel spreads clients over all that share an address.
-fn new_socket(address: SocketAddr, kind: SockType) -> nix::Result<OwnedFd> {
+fn new_socket(address: SocketAddr, free: bool, kind: SockType) -> nix::Result<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let fd = socket(family, kind, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?;
     setsockopt(&fd, sockopt::ReusePort, &true)?;
+    if free {
+        // of IPv6 sockets as well (ip(7))
+        setsockopt(&fd, sockopt::IpFreebind, &true)?;
+    }
     if address.is_ipv6() {
         // [::] and 0.0.0.0 can then be listened on together
         setsockopt(&fd, sockopt::Ipv6V6Only, &true)?;
@@ -154,16 +160,16 @@ fn bind_to(fd: &OwnedFd, address: SocketAddr) -> nix::Result<()> {
     }
 }
 
-fn bind_tcp(address: SocketAddr) -> io::Result<StdTcpListener> {
-    let fd = new_socket(address, SockType::Stream)?;
+fn bind_tcp(address: SocketAddr, free: bool) -> io::Result<StdTcpListener> {
+    let fd = new_socket(address, free, SockType::Stream)?;
     setsockopt(&fd, sockopt::ReuseAddr, &true)?;
     bind_to(&fd, address)?;
     listen(&fd, Backlog::new(BACKLOG)?)?;
     Ok(fd.into())
 }
 
-fn bind_udp(address: SocketAddr) -> io::Result<StdUdpSocket> {
-    let fd = new_socket(address, SockType::Datagram)?;
+fn bind_udp(address: SocketAddr, free: bool) -> io::Result<StdUdpSocket> {
+    let fd = new_socket(address, free, SockType::Datagram)?;
     bind_to(&fd, address)?;
     prepare_udp(fd.as_fd(), address)?;
     Ok(fd.into())
@@ -212,7 +218,7 @@ mod tests {
 
     #[test]
     fn every_worker_gets_sockets_of_the_same_port_for_both_protocols() {
-        let mut bound = bind_all(&["127.0.0.1:0".parse().unwrap(), "[::1]:0".parse().unwrap()], 3).unwrap();
+        let mut bound = bind_all(&["127.0.0.1:0".parse().unwrap(), "[::1]:0".parse().unwrap()], false, 3).unwrap();
         for bound in &mut bound {
             assert_ne!(bound.address.port(), 0);
             for _ in 0..3 {
@@ -228,15 +234,15 @@ mod tests {
     fn a_taken_port_is_named_with_the_command_that_finds_its_holder() {
         let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = taken.local_addr().unwrap();
-        let text = bind_all(&[address], 1).err().unwrap().to_string();
+        let text = bind_all(&[address], false, 1).err().unwrap().to_string();
         assert!(text.starts_with(&format!("cannot listen on {address} (tcp): ")), "{text}");
         assert!(text.contains(&format!("ss -lpn 'sport = :{}'", address.port())), "{text}");
     }
 
     #[test]
     fn both_wildcards_can_be_listened_on_together() {
-        let v4 = bind_all(&["0.0.0.0:0".parse().unwrap()], 2).unwrap();
-        let both = bind_all(&[format!("[::]:{}", v4[0].address.port()).parse().unwrap()], 2);
+        let v4 = bind_all(&["0.0.0.0:0".parse().unwrap()], false, 2).unwrap();
+        let both = bind_all(&[format!("[::]:{}", v4[0].address.port()).parse().unwrap()], false, 2);
         assert!(both.is_ok());
     }
 }

@@ -14,6 +14,20 @@ pub fn ready(status: &str) {
     tell(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
+/// How the service fares, in one line.
+pub fn status(status: &str) {
+    tell(&[NotifyState::Status(status)]);
+}
+
+/// The service reads its configuration again; [`ready`] says that it is done, whatever came of it. Both words of this
+/// message must come in one datagram (systemd.service(5), `Type=notify-reload`).
+pub fn reloading() {
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => tell(&[NotifyState::Reloading, now, NotifyState::Status("reading the configuration")]),
+        Err(error) => log::warn!("the service manager cannot be told of the reload: {error}"),
+    }
+}
+
 /// The service takes no more queries.
 pub fn stopping() {
     tell(&[NotifyState::Stopping, NotifyState::Status("answering what is in flight")]);

@@ -1,5 +1,6 @@
 //! One worker: a thread with its own runtime, sockets and upstream connections. It shares nothing but the servers'
 //! health and session tickets, so that the path of a query takes no lock as long as the first server is well.
+//! Between two queries it takes orders: other settings, or a sign of life.
 
 use std::io;
 use std::rc::Rc;
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::config::settings::Settings;
@@ -17,7 +18,7 @@ use crate::dns::crossing::Switches;
 use crate::listen::limits::Places;
 use crate::listen::{stream, udp};
 use crate::metrics::Counters;
-use crate::query::Path;
+use crate::query::{Path, Rules};
 use crate::sockets::{Share, UdpListener};
 use crate::upstream::connection;
 use crate::upstream::group::Group;
@@ -29,18 +30,34 @@ const EVENT_INTERVAL: u32 = 31;
 /// How long the goodbyes to resolvers may take at the end.
 const GOODBYE: Duration = Duration::from_millis(50);
 
-/// What a worker works with.
-pub struct Work {
+/// What a reload brings, and a start as well.
+pub struct Terms {
     /// The whole configuration.
-    pub settings: Arc<Settings>,
+    pub settings: Settings,
     /// The servers, shared by all workers.
     pub servers: Vec<Arc<UpstreamServer>>,
+}
+
+/// What the main thread asks of a worker.
+pub enum Order {
+    /// Work under other terms from now on. Nothing that is under way is disturbed.
+    Renew(Arc<Terms>, oneshot::Sender<()>),
+    /// Show that you take turns.
+    Beat(oneshot::Sender<()>),
+}
+
+/// What a worker works with.
+pub struct Work {
+    /// The terms at the start.
+    pub terms: Arc<Terms>,
     /// This worker's sockets.
     pub sockets: Vec<Share>,
     /// This worker's counters.
     pub counters: Arc<Counters>,
     /// How often to show that this worker is alive, if anybody watches.
     pub heartbeat: Option<Duration>,
+    /// What is asked of this worker while it works.
+    pub orders: mpsc::UnboundedReceiver<Order>,
     /// Becomes true when the service stops.
     pub stop: watch::Receiver<bool>,
 }
@@ -59,42 +76,97 @@ pub fn start(number: usize, work: Work) -> io::Result<JoinHandle<io::Result<()>>
     })
 }
 
-async fn run(work: Work) -> io::Result<()> {
-    let Work { settings, servers, sockets, counters, heartbeat, mut stop } = work;
-    let (listen, upstream) = (&settings.listen, &settings.upstream);
-    let limits = connection::Limits {
+/// The limits of connections to resolvers.
+fn connection_limits(settings: &Settings) -> connection::Limits {
+    let upstream = &settings.upstream;
+    connection::Limits {
         connect: upstream.connect_timeout,
         idle: upstream.idle_timeout,
         deadline: upstream.deadline,
         in_flight: upstream.in_flight,
         queue: upstream.queue,
-    };
-    let group = Rc::new(Group::new(servers, limits, upstream.second_try_after, counters.clone()));
-    let switches =
-        Switches { padding: settings.privacy.padding, remove_client_subnet: settings.privacy.remove_client_subnet };
-    let path = Rc::new(Path::new(
-        group.clone(),
-        listen.allow.clone(),
-        switches,
-        settings.special_names,
-        upstream.deadline,
-        counters,
-    ));
-    let places = Places::new(listen.tcp_connections.div_ceil(settings.workers), listen.tcp_connections_per_client);
+    }
+}
+
+/// The limits of connections of clients: those of each, and how many in all and for each client.
+fn stream_limits(settings: &Settings) -> (stream::Limits, usize, usize) {
+    let listen = &settings.listen;
     let limits = stream::Limits {
         idle: listen.tcp_idle_timeout,
         write: listen.tcp_write_timeout,
         in_flight: listen.tcp_in_flight,
         unread: listen.tcp_unread,
     };
-    let hall = Rc::new(stream::Hall::new(path.clone(), limits, places));
+    (limits, listen.tcp_connections.div_ceil(settings.workers), listen.tcp_connections_per_client)
+}
+
+/// The rules of the path that leads to `group`.
+fn rules(settings: &Settings, group: Group) -> Rules {
+    let (listen, privacy) = (&settings.listen, settings.privacy);
+    Rules {
+        group: Rc::new(group),
+        allow: listen.allow.clone(),
+        switches: Switches { padding: privacy.padding, remove_client_subnet: privacy.remove_client_subnet },
+        special_names: settings.special_names,
+        deadline: settings.upstream.deadline,
+        udp_payload_limit: listen.udp_payload_limit,
+    }
+}
+
+/// What of a worker lives under terms.
+struct Premises {
+    path: Rc<Path>,
+    hall: Rc<stream::Hall>,
+}
+
+impl Premises {
+    fn new(terms: &Terms, counters: Arc<Counters>) -> Premises {
+        let settings = &terms.settings;
+        let upstream = &settings.upstream;
+        let limits = connection_limits(settings);
+        let group = Group::new(terms.servers.clone(), limits, upstream.second_try_after, counters.clone());
+        let path = Rc::new(Path::new(rules(settings, group), counters));
+        let (limits, total, per_client) = stream_limits(settings);
+        let hall = Rc::new(stream::Hall::new(path.clone(), limits, Places::new(total, per_client)));
+        Premises { path, hall }
+    }
+
+    fn renew(&self, terms: &Terms) {
+        let settings = &terms.settings;
+        let (servers, limits) = (terms.servers.clone(), connection_limits(settings));
+        let group = self.path.rules().group.renewed(servers, limits, settings.upstream.second_try_after);
+        self.path.renew(rules(settings, group));
+        let (limits, total, per_client) = stream_limits(settings);
+        self.hall.renew(limits, total, per_client);
+    }
+
+    /// Takes orders until the main thread gives no more.
+    async fn take_orders(&self, mut orders: mpsc::UnboundedReceiver<Order>) {
+        while let Some(order) = orders.recv().await {
+            let done = match order {
+                Order::Renew(terms, done) => {
+                    self.renew(&terms);
+                    done
+                }
+                Order::Beat(done) => done,
+            };
+            // whoever asked may have given up waiting
+            let _ = done.send(());
+        }
+    }
+}
+
+async fn run(work: Work) -> io::Result<()> {
+    let Work { terms, sockets, counters, heartbeat, orders, mut stop } = work;
+    let premises = Rc::new(Premises::new(&terms, counters));
+    drop(terms);
+    let Premises { path, hall } = &*premises;
     let (mut datagrams, mut accepting) = (JoinSet::new(), JoinSet::new());
     for Share { udp, tcp } in sockets {
         if let Some(socket) = udp {
             let many_addresses = socket.local_addr()?.ip().is_unspecified();
             let listener = UdpListener { socket: UdpSocket::from_std(socket)?, many_addresses };
-            let limit = usize::from(listen.udp_payload_limit);
-            datagrams.spawn_local(udp::serve(listener, path.clone(), limit, stop.clone()));
+            datagrams.spawn_local(udp::serve(listener, path.clone(), stop.clone()));
         }
         if let Some(listener) = tcp {
             accepting.spawn_local(stream::accept(TcpListener::from_std(listener)?, hall.clone()));
@@ -103,6 +175,8 @@ async fn run(work: Work) -> io::Result<()> {
     if let Some(interval) = heartbeat {
         accepting.spawn_local(beat(interval, path.clone()));
     }
+    let clerk = premises.clone();
+    let clerk = tokio::task::spawn_local(async move { clerk.take_orders(orders).await });
     let stopped = stop.clone();
     tokio::select! {
         // an error means that the main thread is gone, and so is the service
@@ -117,7 +191,7 @@ async fn run(work: Work) -> io::Result<()> {
     }
     accepting.shutdown().await;
     hall.stop();
-    let last = Instant::now() + upstream.deadline + Duration::from_millis(500);
+    let last = Instant::now() + path.rules().deadline + Duration::from_millis(500);
     while Instant::now() < last && (path.active() > 0 || !hall.is_empty()) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -126,7 +200,8 @@ async fn run(work: Work) -> io::Result<()> {
         tokio::time::timeout(Duration::from_millis(100), async { while datagrams.join_next().await.is_some() {} })
             .await,
     );
-    group.close();
+    clerk.abort();
+    path.rules().group.close();
     tokio::time::sleep(GOODBYE).await;
     Ok(())
 }

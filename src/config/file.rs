@@ -14,9 +14,9 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::options::{self, OPTIONS, Opt, SECTIONS};
+use super::options::{self, Applies, OPTIONS, Opt, SECTIONS};
 use super::settings::{
-    Listen, LocalOrForward, LogSettings, LogTarget, Privacy, Roots, Settings, SpecialNames, Upstream,
+    Listen, LocalOrForward, LogSettings, LogTarget, Privacy, Process, Roots, Sandbox, Settings, SpecialNames, Upstream,
 };
 use super::values::{self, ServerEntry, Value};
 
@@ -56,18 +56,55 @@ impl ConfigError {
     }
 }
 
-/// Reads the configuration: from `path`, or from the default path if there is a file, or else all defaults.
+/// Where a configuration comes from, the same at the start and at every reload.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Source {
+    /// The file that was named.
+    pub path: Option<PathBuf>,
+    /// Values in its place.
+    pub overrides: Overrides,
+}
+
+impl Source {
+    /// The file that is read, if there is one.
+    pub fn file(&self) -> &Path {
+        self.path.as_deref().unwrap_or(Path::new(DEFAULT_PATH))
+    }
+
+    fn text(&self) -> Result<String, ConfigError> {
+        match read(self.file()) {
+            Ok(text) => Ok(text),
+            Err(error) if self.path.is_none() && error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
+            Err(error) => Err(ConfigError::one(format!("{}: cannot be read: {error}", self.file().display()))),
+        }
+    }
+}
+
+/// A configuration that was accepted, with the values that it was made from.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Loaded {
+    /// What the program works with.
+    pub settings: Settings,
+    /// Options whose changed values wait for a restart; the settings have those that are in force.
+    pub waiting: Vec<String>,
+    values: HashMap<String, Value>,
+}
+
+/// Reads the configuration: from the file that was named, or from the default path if there is a file, or else all
+/// defaults.
 ///
 /// # Errors
 /// If the file cannot be read, or what it says cannot be accepted.
-pub fn load(path: Option<&Path>, overrides: &Overrides) -> Result<Settings, ConfigError> {
-    let file = path.unwrap_or(Path::new(DEFAULT_PATH));
-    let name = file.display().to_string();
-    match read(file) {
-        Ok(text) => parse(&name, &text, overrides),
-        Err(error) if path.is_none() && error.kind() == std::io::ErrorKind::NotFound => parse(&name, "", overrides),
-        Err(error) => Err(ConfigError::one(format!("{name}: cannot be read: {error}"))),
-    }
+pub fn load(source: &Source) -> Result<Loaded, ConfigError> {
+    accept(&source.file().display().to_string(), &source.text()?, &source.overrides, None)
+}
+
+/// Reads the configuration again. What takes effect at a restart alone stays as it is in `running`.
+///
+/// # Errors
+/// As [`load`].
+pub fn renew(source: &Source, running: &Loaded) -> Result<Loaded, ConfigError> {
+    accept(&source.file().display().to_string(), &source.text()?, &source.overrides, Some(running))
 }
 
 fn read(path: &Path) -> std::io::Result<String> {
@@ -90,6 +127,10 @@ fn read(path: &Path) -> std::io::Result<String> {
 /// # Errors
 /// All that is wrong with it.
 pub fn parse(name: &str, text: &str, overrides: &Overrides) -> Result<Settings, ConfigError> {
+    accept(name, text, overrides, None).map(|loaded| loaded.settings)
+}
+
+fn accept(name: &str, text: &str, overrides: &Overrides, running: Option<&Loaded>) -> Result<Loaded, ConfigError> {
     let mut reader = Reader { name, text, problems: Vec::new(), values: HashMap::new(), places: HashMap::new() };
     match DeTable::parse(text) {
         Ok(table) => reader.table("", table.get_ref()),
@@ -101,12 +142,13 @@ pub fn parse(name: &str, text: &str, overrides: &Overrides) -> Result<Settings, 
     }
     reader.overrides(overrides);
     reader.defaults();
+    let waiting = running.map_or_else(Vec::new, |running| reader.keep_from(running));
     reader.relations();
-    if reader.problems.is_empty() {
-        reader.settings().map_err(|problem| ConfigError::one(format!("{name}: {problem}")))
-    } else {
-        Err(ConfigError { problems: reader.problems })
+    if !reader.problems.is_empty() {
+        return Err(ConfigError { problems: reader.problems });
     }
+    let settings = reader.settings().map_err(|problem| ConfigError::one(format!("{name}: {problem}")))?;
+    Ok(Loaded { settings, waiting, values: reader.values })
 }
 
 struct Reader<'a> {
@@ -185,6 +227,23 @@ impl Reader<'_> {
         }
     }
 
+    /// Puts back what takes effect at a restart alone, and names what of it has changed.
+    fn keep_from(&mut self, running: &Loaded) -> Vec<String> {
+        let mut waiting = Vec::new();
+        for path in OPTIONS.iter().filter(|option| option.applies == Applies::Restart).map(|option| option.path()) {
+            let kept = running.values.get(&path);
+            if self.values.get(&path) == kept {
+                continue;
+            }
+            match kept.cloned() {
+                Some(kept) => drop(self.values.insert(path.clone(), kept)),
+                None => drop(self.values.remove(&path)),
+            }
+            waiting.push(path);
+        }
+        waiting
+    }
+
     /// What must hold between two values.
     fn relations(&mut self) {
         let deadline = self.duration(&options::DEADLINE);
@@ -228,6 +287,20 @@ impl Reader<'_> {
         }
     }
 
+    fn path(&self, option: &Opt) -> Option<PathBuf> {
+        match self.values.get(&option.path()) {
+            Some(Value::Path(path)) => Some(PathBuf::from(path)),
+            _ => None,
+        }
+    }
+
+    fn account(&self, option: &Opt) -> Option<String> {
+        match self.values.get(&option.path()) {
+            Some(Value::Account(name)) => Some(name.clone()),
+            _ => None,
+        }
+    }
+
     fn local_or_forward(&self, option: &Opt) -> LocalOrForward {
         if self.word(option) == "forward" { LocalOrForward::Forward } else { LocalOrForward::Local }
     }
@@ -239,6 +312,15 @@ impl Reader<'_> {
         };
         Ok(Settings {
             workers,
+            process: Process {
+                user: self.account(&options::USER),
+                group: self.account(&options::GROUP),
+                sandbox: match self.word(&options::SANDBOX) {
+                    "required" => Sandbox::Required,
+                    "off" => Sandbox::Off,
+                    _ => Sandbox::BestEffort,
+                },
+            },
             listen: self.listen()?,
             upstream: self.upstream()?,
             privacy: Privacy {
@@ -249,6 +331,7 @@ impl Reader<'_> {
                 home_arpa: self.local_or_forward(&options::HOME_ARPA),
                 resolver_arpa: self.local_or_forward(&options::RESOLVER_ARPA),
             },
+            control: self.path(&options::CONTROL_SOCKET),
             log: LogSettings {
                 level: self.word(&options::LOG_LEVEL).parse().map_err(|_| "log.level: no value".to_owned())?,
                 target: if self.word(&options::LOG_TARGET) == "syslog" { LogTarget::Syslog } else { LogTarget::Stderr },
@@ -264,6 +347,7 @@ impl Reader<'_> {
         };
         Ok(Listen {
             addresses: addresses.clone(),
+            free_bind: self.boolean(&options::FREE_BIND),
             allow: allow.clone(),
             udp_payload_limit: self.number(&options::UDP_PAYLOAD_LIMIT)?,
             tcp_idle_timeout: self.duration(&options::TCP_IDLE_TIMEOUT),
@@ -279,10 +363,7 @@ impl Reader<'_> {
         let Some(Value::Servers(entries)) = self.values.get(&options::SERVERS.path()) else {
             return Err("upstream.servers: no value".to_owned());
         };
-        let roots = match self.values.get(&options::CA_FILE.path()) {
-            Some(Value::Path(path)) => Roots::File(PathBuf::from(path)),
-            _ => Roots::System,
-        };
+        let roots = self.path(&options::CA_FILE).map_or(Roots::System, Roots::File);
         let post_quantum = self.boolean(&options::POST_QUANTUM);
         Ok(Upstream {
             servers: entries.iter().map(|entry: &ServerEntry| entry.server(&roots, post_quantum)).collect(),

@@ -3,12 +3,16 @@
 
 use std::time::Duration;
 
-use super::{Overrides, load, parse};
+use super::{Overrides, Source, load, parse, renew};
 use crate::config::options::{OPTIONS, SECTIONS};
 use crate::config::settings::{Authentication, Pin, Roots, Settings};
 
 fn accepted(text: &str) -> Settings {
     parse("f.toml", text, &Overrides::default()).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn from(path: &std::path::Path) -> Source {
+    Source { path: Some(path.to_owned()), overrides: Overrides::default() }
 }
 
 fn refused(text: &str) -> String {
@@ -163,11 +167,45 @@ fn files_that_cannot_be_read_are_named() {
     let problem = |name: &str, content: &[u8]| {
         let path = folder.path().join(name);
         std::fs::write(&path, content).unwrap();
-        load(Some(&path), &Overrides::default()).unwrap_err().to_string()
+        load(&from(&path)).unwrap_err().to_string()
     };
     assert!(problem("latin", b"# caf\xe9").contains("latin: cannot be read: octet 5 is not UTF-8"));
     assert!(problem("large", &vec![b'#'; 1024 * 1024 + 1]).contains("larger than 1 MiB"));
-    let missing = load(Some(&folder.path().join("missing")), &Overrides::default()).unwrap_err().to_string();
+    let missing = load(&from(&folder.path().join("missing"))).unwrap_err().to_string();
     assert!(missing.contains("missing: cannot be read: "), "{missing}");
-    assert!(load(Some(folder.path()), &Overrides::default()).unwrap_err().to_string().contains("not a regular file"));
+    assert!(load(&from(folder.path())).unwrap_err().to_string().contains("not a regular file"));
+}
+
+#[test]
+fn a_reload_keeps_what_only_a_restart_changes_and_names_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = from(&folder.path().join("f.toml"));
+    let write = |text: &str| std::fs::write(source.file(), text).unwrap();
+    write("workers = 2\n[listen]\naddresses = [\"127.0.0.1:5353\"]\n");
+    let running = load(&source).unwrap();
+    assert!(running.waiting.is_empty());
+    write("workers = 3\nuser = \"x\"\n[listen]\ntcp-idle-timeout = \"3s\"\n");
+    let renewed = renew(&source, &running).unwrap();
+    assert_eq!(renewed.waiting, ["workers", "user", "listen.addresses"]);
+    let mut expected = running.settings.clone();
+    expected.listen.tcp_idle_timeout = Duration::from_secs(3);
+    assert_eq!(renewed.settings, expected);
+    // the next one is compared with what is in force
+    write("workers = 2\n[listen]\naddresses = [\"127.0.0.1:5353\"]\n");
+    let back = renew(&source, &renewed).unwrap();
+    assert_eq!((&back.settings, back.waiting), (&running.settings, Vec::new()));
+    write("workers = 0\n");
+    assert!(renew(&source, &running).unwrap_err().to_string().contains(":1: workers: 0 is out of range"));
+}
+
+#[test]
+fn credentials_and_accounts_are_read() {
+    assert!(refused("[upstream]\nca-file = \"credential:ca\"").contains("the service manager gave no credentials"));
+    for bad in ["credential:", "credential:../x", "credential:a/b"] {
+        assert!(refused(&format!("[upstream]\nca-file = \"{bad}\"")).contains("is no name of a credential"), "{bad}");
+    }
+    for bad in ["", "-x", "a b", "a:b"] {
+        assert!(refused(&format!("user = \"{bad}\"")).contains("is no name of a user or group"), "{bad}");
+    }
+    assert_eq!(accepted("user = \"65532\"\ngroup = \"_dns\"").process.group.as_deref(), Some("_dns"));
 }

@@ -26,6 +26,8 @@ pub enum Kind {
     Choice(&'static [&'static str]),
     /// The path of a file.
     Path,
+    /// A user or a group, by name or number.
+    Account,
     /// Addresses to listen on.
     Addresses,
     /// IP networks.
@@ -45,7 +47,8 @@ impl Kind {
                 format!("a duration from {min} to {max}, such as \"2s\" or \"1500ms\"")
             }
             Kind::Choice(words) => words.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(" or "),
-            Kind::Path => "the absolute path of a file, in quotes".to_owned(),
+            Kind::Path => "the absolute path of a file, or \"credential:NAME\" for a credential of the unit".to_owned(),
+            Kind::Account => "a name such as \"dot-proxy\", or a number in quotes".to_owned(),
             Kind::Addresses => "an array of addresses such as \"127.0.0.1:53\", \"[::1]:53\" or \"0.0.0.0\"".to_owned(),
             Kind::Networks => "an array of networks such as \"192.168.0.0/16\" or \"fd00::/8\"".to_owned(),
             Kind::Servers => "an array of servers such as \"1.1.1.1#cloudflare-dns.com\", \"9.9.9.9:853#dns.quad9.net\", \
@@ -54,6 +57,15 @@ impl Kind {
                 .to_owned(),
         }
     }
+}
+
+/// When a changed value takes effect.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Applies {
+    /// At a reload; what is under way is not disturbed.
+    Reload,
+    /// At a restart, since it concerns what is done once, or what needs privileges that are given up.
+    Restart,
 }
 
 /// One option.
@@ -65,6 +77,8 @@ pub struct Opt {
     pub key: &'static str,
     /// What it takes.
     pub kind: Kind,
+    /// When a change takes effect.
+    pub applies: Applies,
     /// Its default as TOML text; empty where none can be written, and then `text` says what applies.
     pub default: &'static str,
     /// The command-line flag that replaces it.
@@ -97,17 +111,19 @@ pub const SECTIONS: &[(&str, &str)] = &[
     ("upstream", "The resolvers that queries are relayed to, always inside authenticated TLS."),
     ("privacy", "Changes to queries for the sake of privacy. All are off: requests are relayed as received."),
     ("special-names", "Names that are answered here instead of being relayed."),
+    ("control", "How the running service is asked and told."),
     ("log", "What is said, and to whom."),
 ];
 
 macro_rules! options {
-    ($($name:ident: $section:literal, $key:literal, $kind:expr, $default:literal, $flag:expr, $summary:literal, $text:literal;)+) => {
+    ($($name:ident: $section:literal, $key:literal, $kind:expr, $applies:ident, $default:literal, $flag:expr, $summary:literal, $text:literal;)+) => {
         $(
             #[doc = $summary]
             pub static $name: Opt = Opt {
                 section: $section,
                 key: $key,
                 kind: $kind,
+                applies: Applies::$applies,
                 default: $default,
                 flag: $flag,
                 summary: $summary,
@@ -121,88 +137,104 @@ macro_rules! options {
 }
 
 options! {
-    WORKERS: "", "workers", Kind::Integer { min: 1, max: 64 }, "", None,
+    WORKERS: "", "workers", Kind::Integer { min: 1, max: 64 }, Restart, "", None,
         "Threads that serve queries, each with its own sockets and upstream connections.",
         "By default one for each processor, at most 4.";
+    USER: "", "user", Kind::Account, Restart, "", None,
+        "The user that serves, when started as root: root's rights are given up for good once the sockets are bound.",
+        "By default dot-proxy, or nobody where there is no such user. Only \"root\" makes it serve as root. Started as another user, it stays that user.";
+    GROUP: "", "group", Kind::Account, Restart, "", None,
+        "The group that serves, when started as root.",
+        "By default the user's own. The user's other groups are kept.";
+    SANDBOX: "", "sandbox", Kind::Choice(&["best-effort", "required", "off"]), Restart, "\"best-effort\"", None,
+        "Whether the process confines itself before it serves: files it may read, ports it may connect to, system calls it may make.",
+        "With best-effort, what the kernel cannot do is said in one line of the log. With required, it is a reason not to start.";
 
-    ADDRESSES: "listen", "addresses", Kind::Addresses, r#"["127.0.0.1:53", "[::1]:53"]"#, Some("--listen"),
+    ADDRESSES: "listen", "addresses", Kind::Addresses, Restart, r#"["127.0.0.1:53", "[::1]:53"]"#, Some("--listen"),
         "Addresses served over UDP and TCP.",
         "Without a port, 53. On a wildcard address each answer leaves from the address that was asked. Sockets handed over by systemd take the place of these addresses.";
-    ALLOW: "listen", "allow", Kind::Networks,
+    FREE_BIND: "listen", "free-bind", Kind::Boolean, Restart, "false", None,
+        "Bind addresses that this machine does not have yet (IP_FREEBIND).",
+        "For an address that comes with a network that is up only later, or with a floating address.";
+    ALLOW: "listen", "allow", Kind::Networks, Reload,
         r#"["127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16", "fc00::/7", "fe80::/10"]"#,
         None,
         "Networks whose clients are served; all others are answered REFUSED.",
         "The default is the loopback and private networks, so that no address makes an open resolver by accident.";
-    UDP_PAYLOAD_LIMIT: "listen", "udp-payload-limit", Kind::Integer { min: 512, max: 65_507 }, "1232", None,
+    UDP_PAYLOAD_LIMIT: "listen", "udp-payload-limit", Kind::Integer { min: 512, max: 65_507 }, Reload, "1232", None,
         "The largest answer over UDP, in octets; a larger one is cut and the client told to ask over TCP.",
         "1232 fits every path without fragments (DNS flag day 2020, RFC 9715). A client's own limit applies as well.";
-    TCP_IDLE_TIMEOUT: "listen", "tcp-idle-timeout", Kind::Duration { min: millis(200), max: seconds(3600) }, "\"10s\"", None,
+    TCP_IDLE_TIMEOUT: "listen", "tcp-idle-timeout", Kind::Duration { min: millis(200), max: seconds(3600) }, Reload, "\"10s\"", None,
         "How long a client's connection stays open without a whole query and with nothing to answer.",
         "Clients that ask with the edns-tcp-keepalive option are told this time (RFC 7828).";
-    TCP_WRITE_TIMEOUT: "listen", "tcp-write-timeout", Kind::Duration { min: millis(200), max: seconds(600) }, "\"10s\"", None,
+    TCP_WRITE_TIMEOUT: "listen", "tcp-write-timeout", Kind::Duration { min: millis(200), max: seconds(600) }, Reload, "\"10s\"", None,
         "How long answers may wait for a client that does not read, before its connection is closed.",
         "";
-    TCP_CONNECTIONS: "listen", "tcp-connections", Kind::Integer { min: 1, max: 1_000_000 }, "1000", None,
+    TCP_CONNECTIONS: "listen", "tcp-connections", Kind::Integer { min: 1, max: 1_000_000 }, Reload, "1000", None,
         "How many connections clients may hold in all, divided among the workers.",
         "At the limit the connection that has been idle longest makes room.";
-    TCP_CONNECTIONS_PER_CLIENT: "listen", "tcp-connections-per-client", Kind::Integer { min: 1, max: 1_000_000 }, "200", None,
+    TCP_CONNECTIONS_PER_CLIENT: "listen", "tcp-connections-per-client", Kind::Integer { min: 1, max: 1_000_000 }, Reload, "200", None,
         "How many connections one client may hold to each worker: one IPv4 address, or one IPv6 network of 64 bits.",
         "";
-    TCP_IN_FLIGHT: "listen", "tcp-in-flight", Kind::Integer { min: 1, max: 65_535 }, "128", None,
+    TCP_IN_FLIGHT: "listen", "tcp-in-flight", Kind::Integer { min: 1, max: 65_535 }, Reload, "128", None,
         "How many queries of one connection are asked at the same time; at this number no more is read from it.",
         "";
-    TCP_UNREAD: "listen", "tcp-unread", Kind::Integer { min: 65_537, max: 67_108_864 }, "131072", None,
+    TCP_UNREAD: "listen", "tcp-unread", Kind::Integer { min: 65_537, max: 67_108_864 }, Reload, "131072", None,
         "How many octets of answers may wait for one connection; at this number no more queries are read from it.",
         "The answers to queries already read come on top. At least one answer of the largest size must fit.";
 
-    SERVERS: "upstream", "servers", Kind::Servers,
+    SERVERS: "upstream", "servers", Kind::Servers, Reload,
         r#"["1.1.1.1#cloudflare-dns.com", "1.0.0.1#cloudflare-dns.com", "[2606:4700:4700::1111]#cloudflare-dns.com", "[2606:4700:4700::1001]#cloudflare-dns.com"]"#,
         Some("--upstream"),
         "The resolvers, in order of preference, as address[:port][#name].",
         "The port is 853 unless given. The certificate must carry the name, or, without a name, the address. In place of a string, a table can say more: { address = \"192.0.2.1:853\", name = \"dns.example\", pins = [\"base64 SHA-256 of the SubjectPublicKeyInfo\"], ca-file = \"/path\", post-quantum = false }. With pins and a name both must match; with pins alone the key decides.";
-    CA_FILE: "upstream", "ca-file", Kind::Path, "", None,
+    CA_FILE: "upstream", "ca-file", Kind::Path, Reload, "", None,
         "A PEM file with the CA certificates that may have issued the resolvers' certificates.",
         "By default the system's trust store.";
-    POST_QUANTUM: "upstream", "post-quantum", Kind::Boolean, "true", None,
+    POST_QUANTUM: "upstream", "post-quantum", Kind::Boolean, Reload, "true", None,
         "Offer the post-quantum hybrid key exchange X25519MLKEM768 first.",
         "Turn it off for a resolver or a network that fails with large greetings; a server's own table can do so for it alone.";
-    DEADLINE: "upstream", "deadline", Kind::Duration { min: millis(500), max: seconds(30) }, "\"4s\"", None,
+    DEADLINE: "upstream", "deadline", Kind::Duration { min: millis(500), max: seconds(30) }, Reload, "\"4s\"", None,
         "The time that one query may take in all: waiting, connecting, asking, asking again.",
         "Then the client gets SERVFAIL with the reason. The default is just below the 5 seconds after which common stub resolvers ask again.";
-    CONNECT_TIMEOUT: "upstream", "connect-timeout", Kind::Duration { min: millis(100), max: seconds(30) }, "\"1500ms\"", None,
+    CONNECT_TIMEOUT: "upstream", "connect-timeout", Kind::Duration { min: millis(100), max: seconds(30) }, Reload, "\"1500ms\"", None,
         "The time that one attempt to connect may take, TCP and TLS together. It must be shorter than the deadline.",
         "";
-    SECOND_TRY_AFTER: "upstream", "second-try-after", Kind::Duration { min: millis(50), max: seconds(30) }, "\"1200ms\"", None,
+    SECOND_TRY_AFTER: "upstream", "second-try-after", Kind::Duration { min: millis(50), max: seconds(30) }, Reload, "\"1200ms\"", None,
         "A query unanswered for so long is also sent to the next server, or over a new connection if nothing came on the old one.",
         "The first answer counts. It must be shorter than the deadline.";
-    IDLE_TIMEOUT: "upstream", "idle-timeout", Kind::Duration { min: millis(200), max: seconds(3600) }, "\"30s\"", None,
+    IDLE_TIMEOUT: "upstream", "idle-timeout", Kind::Duration { min: millis(200), max: seconds(3600) }, Reload, "\"30s\"", None,
         "How long an unused connection to a resolver stays open, unless the resolver grants less.",
         "";
-    IN_FLIGHT: "upstream", "in-flight", Kind::Integer { min: 1, max: 32_768 }, "4096", None,
+    IN_FLIGHT: "upstream", "in-flight", Kind::Integer { min: 1, max: 32_768 }, Reload, "4096", None,
         "How many queries may be in flight on one connection to a resolver; more wait.",
         "";
-    QUEUE: "upstream", "queue", Kind::Integer { min: 1, max: 1_000_000 }, "4096", None,
+    QUEUE: "upstream", "queue", Kind::Integer { min: 1, max: 1_000_000 }, Reload, "4096", None,
         "How many queries may wait for one server in one worker; more go to the next one, and are answered SERVFAIL when all are full.",
         "";
 
-    PADDING: "privacy", "padding", Kind::Boolean, "false", None,
+    PADDING: "privacy", "padding", Kind::Boolean, Reload, "false", None,
         "Pad queries to a multiple of 128 octets, so that their length says little (RFC 8467).",
         "A client's own padding is replaced, and padding that comes back is removed.";
-    REMOVE_CLIENT_SUBNET: "privacy", "remove-client-subnet", Kind::Boolean, "false", None,
+    REMOVE_CLIENT_SUBNET: "privacy", "remove-client-subnet", Kind::Boolean, Reload, "false", None,
         "Ask resolvers to pass on no part of a client's address (RFC 7871, source prefix length 0).",
         "";
 
-    HOME_ARPA: "special-names", "home-arpa", Kind::Choice(&["local", "forward"]), "\"local\"", None,
+    HOME_ARPA: "special-names", "home-arpa", Kind::Choice(&["local", "forward"]), Reload, "\"local\"", None,
         "Names of the home network, below home.arpa: answered as not existing, or forwarded to a resolver that serves them.",
         "RFC 8375 forbids to let them out to others.";
-    RESOLVER_ARPA: "special-names", "resolver-arpa", Kind::Choice(&["local", "forward"]), "\"local\"", None,
+    RESOLVER_ARPA: "special-names", "resolver-arpa", Kind::Choice(&["local", "forward"]), Reload, "\"local\"", None,
         "Names below resolver.arpa, by which clients discover encrypted resolvers: answered without data, or forwarded.",
         "Forwarded, the answer may lead clients past this proxy (RFC 9462).";
 
-    LOG_LEVEL: "log", "level", Kind::Choice(&["error", "warn", "info", "debug", "trace"]), "\"info\"", None,
+    CONTROL_SOCKET: "control", "socket", Kind::Path, Restart, "", None,
+        "The socket of the commands status and reload, for the user and the group of the service alone.",
+        "By default control in the service manager's runtime directory, or else /run/dot-proxy/control. One that is set and cannot be made is a reason not to start; the default one is not.";
+
+    LOG_LEVEL: "log", "level", Kind::Choice(&["error", "warn", "info", "debug", "trace"]), Reload, "\"info\"", None,
         "The least important lines that are written.",
         "Single queries appear at debug and below only.";
-    LOG_TARGET: "log", "target", Kind::Choice(&["stderr", "syslog"]), "\"stderr\"", None,
+    LOG_TARGET: "log", "target", Kind::Choice(&["stderr", "syslog"]), Restart, "\"stderr\"", None,
         "Where lines go: standard error, which the journal reads under systemd, or the system log.",
         "";
 }

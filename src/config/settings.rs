@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use aws_lc_rs::digest;
@@ -13,6 +13,8 @@ use ipnet::IpNet;
 pub struct Settings {
     /// Threads that serve queries, at least one.
     pub workers: usize,
+    /// Whose rights the process has, and which of them it keeps.
+    pub process: Process,
     /// Towards the clients.
     pub listen: Listen,
     /// Towards the resolvers.
@@ -21,8 +23,48 @@ pub struct Settings {
     pub privacy: Privacy,
     /// Names answered here.
     pub special_names: SpecialNames,
+    /// The control socket, if it was set.
+    pub control: Option<PathBuf>,
     /// The log.
     pub log: LogSettings,
+}
+
+impl Settings {
+    /// The files that it names.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.upstream.servers.iter().filter_map(|server| match &server.roots {
+            Roots::File(path) => Some(path.as_path()),
+            Roots::System => None,
+        })
+    }
+
+    /// Whether a file of it is a credential that the service manager handed over.
+    pub fn uses_credentials(&self) -> bool {
+        let Some(directory) = std::env::var_os("CREDENTIALS_DIRECTORY") else { return false };
+        self.files().any(|file| file.starts_with(&directory))
+    }
+}
+
+/// Whose rights the process has, and which of them it keeps.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Process {
+    /// The user that serves, by name or number, if it was set.
+    pub user: Option<String>,
+    /// Its group, likewise.
+    pub group: Option<String>,
+    /// Whether the process confines itself.
+    pub sandbox: Sandbox,
+}
+
+/// Whether the process confines itself.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Sandbox {
+    /// As far as the kernel can.
+    BestEffort,
+    /// All of it, or no start.
+    Required,
+    /// Not at all.
+    Off,
 }
 
 /// Towards the clients.
@@ -30,6 +72,8 @@ pub struct Settings {
 pub struct Listen {
     /// Addresses served over UDP and TCP, at least one.
     pub addresses: Vec<SocketAddr>,
+    /// Whether they may be missing on this machine.
+    pub free_bind: bool,
     /// Networks whose clients are served.
     pub allow: Vec<IpNet>,
     /// The largest answer over UDP, in octets.

@@ -29,6 +29,8 @@ pub enum Value {
     Word(String),
     /// A path.
     Path(String),
+    /// A user or a group.
+    Account(String),
     /// Addresses to listen on.
     Addresses(Vec<SocketAddr>),
     /// Networks.
@@ -83,7 +85,8 @@ pub fn read(kind: &Kind, value: &DeValue<'_>) -> Result<Value, String> {
             Ok(Value::Word(text.to_string()))
         }
         (Kind::Choice(_), DeValue::String(text)) => Err(format!("{text:?} is not a choice")),
-        (Kind::Path, DeValue::String(text)) => absolute(text).map(Value::Path),
+        (Kind::Path, DeValue::String(text)) => file_path(text).map(Value::Path),
+        (Kind::Account, DeValue::String(text)) => account(text).map(Value::Account),
         (Kind::Addresses | Kind::Networks, DeValue::Array(array)) => read_words(kind, &strings(array)?),
         (Kind::Servers, DeValue::Array(array)) => {
             array.iter().map(|entry| server(entry.get_ref())).collect::<Result<_, _>>().and_then(servers)
@@ -136,8 +139,32 @@ fn strings(array: &DeArray<'_>) -> Result<Vec<String>, String> {
     array.iter().map(|entry| string(entry.get_ref())).collect()
 }
 
-fn absolute(text: &str) -> Result<String, String> {
-    if text.starts_with('/') { Ok(text.to_owned()) } else { Err(format!("{text:?} is not an absolute path")) }
+/// An absolute path, or a credential that the service manager has put into a directory for this service alone
+/// (systemd.exec(5), `LoadCredential=`).
+fn file_path(text: &str) -> Result<String, String> {
+    let Some(name) = text.strip_prefix("credential:") else {
+        return if text.starts_with('/') {
+            Ok(text.to_owned())
+        } else {
+            Err(format!("{text:?} is not an absolute path"))
+        };
+    };
+    if name.is_empty() || name.contains('/') || name.starts_with('.') {
+        return Err(format!("{name:?} is no name of a credential"));
+    }
+    match std::env::var("CREDENTIALS_DIRECTORY") {
+        Ok(directory) => Ok(format!("{directory}/{name}")),
+        Err(_) => Err(format!("{text:?}: the service manager gave no credentials (see LoadCredential= of the unit)")),
+    }
+}
+
+/// A name as useradd(8) takes it, or a number.
+fn account(text: &str) -> Result<String, String> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "._-$@\\".contains(c);
+    if text.is_empty() || text.len() > 256 || text.starts_with('-') || !text.chars().all(fits) {
+        return Err(format!("{text:?} is no name of a user or group"));
+    }
+    Ok(text.to_owned())
 }
 
 /// An address with a port, or with the default one.
@@ -217,7 +244,7 @@ fn server_table(table: &DeTable<'_>) -> Result<ServerEntry, String> {
                     return Err("pins is empty".to_owned());
                 }
             }
-            ("ca-file", DeValue::String(text)) => ca_file = Some(PathBuf::from(absolute(text)?)),
+            ("ca-file", DeValue::String(text)) => ca_file = Some(PathBuf::from(file_path(text)?)),
             ("post-quantum", DeValue::Boolean(value)) => post_quantum = Some(*value),
             (key @ ("address" | "name" | "pins" | "ca-file" | "post-quantum"), other) => {
                 return Err(format!("{key} of a server: {} does not fit here", type_of(other)));

@@ -88,6 +88,21 @@ impl Places {
         Admission::Replaces { newcomer: self.enter(origin, now), closed }
     }
 
+    /// Other limits from now on. Gives the idle connections that must be closed to come within the new total, those that
+    /// have been idle longest first; busy ones stay until they end.
+    pub fn resize(&mut self, total: usize, per_origin: usize) -> Vec<u64> {
+        (self.total, self.per_origin) = (total, per_origin);
+        let mut idle: Vec<(Instant, u64)> =
+            self.held.iter().filter_map(|(&number, held)| Some((held.idle_since?, number))).collect();
+        idle.sort_unstable();
+        let surplus = self.held.len().saturating_sub(total);
+        let closed: Vec<u64> = idle.into_iter().take(surplus).map(|(_, number)| number).collect();
+        for &number in &closed {
+            self.leave(number);
+        }
+        closed
+    }
+
     fn enter(&mut self, origin: Origin, now: Instant) -> u64 {
         let number = self.next;
         self.next += 1;
@@ -159,6 +174,21 @@ mod tests {
         places.leave(0);
         places.leave(0);
         assert_eq!(places.len(), 2);
+    }
+
+    #[test]
+    fn a_smaller_total_closes_idle_connections_and_no_busy_ones() {
+        let (mut places, now) = (Places::new(9, 9), Instant::now());
+        for number in 0..5 {
+            places.admit(ip(1), now + Duration::from_secs(number));
+        }
+        places.mark(0, None);
+        assert_eq!(places.resize(3, 9), [1, 2]);
+        for number in [3, 4] {
+            places.mark(number, None);
+        }
+        assert_eq!((places.resize(1, 9), places.len()), (Vec::new(), 3));
+        assert_eq!(places.admit(ip(2), now), Admission::TurnedAway);
     }
 
     #[test]

@@ -46,7 +46,7 @@ pub struct Limits {
 /// All connections of a worker's clients, whichever listener accepted them.
 pub struct Hall {
     path: Rc<Path>,
-    limits: Limits,
+    limits: Cell<Limits>,
     places: RefCell<Places>,
     desks: RefCell<HashMap<u64, Rc<Desk>>>,
     stopped: Cell<bool>,
@@ -55,7 +55,19 @@ pub struct Hall {
 impl Hall {
     /// A hall without connections.
     pub fn new(path: Rc<Path>, limits: Limits, places: Places) -> Hall {
+        let limits = Cell::new(limits);
         Hall { path, limits, places: RefCell::new(places), desks: RefCell::default(), stopped: Cell::new(false) }
+    }
+
+    /// Other limits from now on, also for the connections that there are.
+    pub fn renew(&self, limits: Limits, total: usize, per_client: usize) {
+        self.limits.set(limits);
+        let closed = self.places.borrow_mut().resize(total, per_client);
+        for (number, desk) in &*self.desks.borrow() {
+            desk.unread_limit.set(limits.unread);
+            desk.broken.set(desk.broken.get() || closed.contains(number));
+            desk.bell.ring();
+        }
     }
 
     /// Reads no more queries; each connection ends when its answers have been written.
@@ -91,7 +103,7 @@ impl Hall {
             }
             Admission::TurnedAway => return None,
         };
-        let desk = Rc::new(Desk::new(self.limits.unread));
+        let desk = Rc::new(Desk::new(self.limits.get().unread));
         self.desks.borrow_mut().insert(number, desk.clone());
         Some((number, desk))
     }
@@ -138,7 +150,7 @@ struct Desk {
     broken: Cell<bool>,
     bell: Bell,
     room: Notify,
-    unread_limit: usize,
+    unread_limit: Cell<usize>,
 }
 
 impl Desk {
@@ -149,7 +161,7 @@ impl Desk {
             broken: Cell::new(false),
             bell: Bell::default(),
             room: Notify::new(),
-            unread_limit,
+            unread_limit: Cell::new(unread_limit),
         }
     }
 
@@ -161,7 +173,7 @@ impl Desk {
 
     /// Takes one message of many, when the client has read enough of those before.
     async fn hand_in_when_read(&self, answer: &[u8]) -> Result<(), Gone> {
-        while self.outgoing.borrow().len() >= self.unread_limit && !self.broken.get() {
+        while self.outgoing.borrow().len() >= self.unread_limit.get() && !self.broken.get() {
             self.room.notified().await;
         }
         if self.broken.get() {
@@ -201,7 +213,7 @@ where
         marked_idle: true,
         last_message: now,
         last_progress: now,
-        timer: Box::pin(tokio::time::sleep(hall.limits.idle)),
+        timer: Box::pin(tokio::time::sleep(hall.limits.get().idle)),
         desk: desk.clone(),
         hall: hall.clone(),
     };
@@ -267,7 +279,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
 
     /// Whether another query may be read: back-pressure instead of refusal.
     fn has_room(&self) -> bool {
-        let limits = self.hall.limits;
+        let limits = self.hall.limits.get();
         self.desk.in_flight.get() < limits.in_flight && self.unread() < limits.unread
     }
 
@@ -299,7 +311,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
                 return;
             }
             self.hall.path.counters().tcp_queries.add(1);
-            let link = Link::Stream { idle: self.hall.limits.idle };
+            let link = Link::Stream { idle: self.hall.limits.get().idle };
             let (desk, path) = (self.desk.clone(), self.hall.path.clone());
             match path.receive(message, self.client, link) {
                 Verdict::Silence => self.reading = false,
@@ -372,9 +384,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
     /// When this connection will have been of no use for too long; `None` while an answer is outstanding.
     fn due(&self) -> Option<Instant> {
         if self.is_writing() {
-            Some(self.last_progress + self.hall.limits.write)
+            Some(self.last_progress + self.hall.limits.get().write)
         } else if self.desk.in_flight.get() == 0 {
-            Some(self.last_message + self.hall.limits.idle)
+            Some(self.last_message + self.hall.limits.get().idle)
         } else {
             None
         }

@@ -58,7 +58,7 @@ impl Desk {
 }
 
 /// Serves one socket until `stop` says so; what has been received by then is still answered.
-pub async fn serve(listener: UdpListener, path: Rc<Path>, limit: usize, mut stop: watch::Receiver<bool>) {
+pub async fn serve(listener: UdpListener, path: Rc<Path>, mut stop: watch::Receiver<bool>) {
     let desk = Rc::new(Desk {
         path,
         outgoing: RefCell::default(),
@@ -70,7 +70,6 @@ pub async fn serve(listener: UdpListener, path: Rc<Path>, limit: usize, mut stop
         socket: listener.socket,
         inbox: Inbox::new(listener.many_addresses),
         outbox: Outbox::default(),
-        link: Link::Datagram { limit },
         desk,
         stopped: false,
     };
@@ -93,7 +92,6 @@ struct Service {
     socket: UdpSocket,
     inbox: Inbox,
     outbox: Outbox,
-    link: Link,
     desk: Rc<Desk>,
     stopped: bool,
 }
@@ -121,8 +119,9 @@ impl Service {
             let socket = &self.socket;
             match self.socket.try_io(Interest::READABLE, || inbox.receive(socket.as_fd())) {
                 Ok(count) => {
+                    let link = Link::Datagram { limit: usize::from(self.desk.path.rules().udp_payload_limit) };
                     for datagram in self.inbox.datagrams() {
-                        handle(&self.desk, &datagram, self.link);
+                        handle(&self.desk, &datagram, link);
                     }
                     // fewer than there was room for: nothing more waits, and the kernel will say when something does
                     if count < BATCH {

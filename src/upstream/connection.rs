@@ -13,13 +13,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::oneshot;
 use tokio::time::Sleep;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 
+use super::establish::{UpstreamStream, establish};
 use super::inflight::{Asked, Ids, InFlight, Match};
 use super::server::UpstreamServer;
 use crate::bell::Bell;
@@ -28,8 +26,6 @@ use crate::dns::framing::{Inflow, put, record_length};
 use crate::dns::message::{Message, set_id};
 use crate::metrics::Counters;
 
-/// Octets read from the socket at once, before decryption.
-const SOCKET_BUFFER: usize = 32 * 1024;
 /// Octets of plaintext kept ready for one read; a record has half as many.
 const READ_BUFFER: usize = 32 * 1024;
 /// Octets framed ahead of the socket. More waits in the queue, where it can still be withdrawn.
@@ -40,9 +36,6 @@ const READS_PER_TURN: usize = 8;
 const TICK: Duration = Duration::from_millis(500);
 /// How long the goodbye of a connection may take.
 const GOODBYE: Duration = Duration::from_secs(1);
-
-/// A stream to a resolver, authenticated.
-pub type UpstreamStream = TlsStream<BufReader<TcpStream>>;
 
 /// The limits of a connection, from the configuration.
 #[derive(Clone, Copy, Debug)]
@@ -129,13 +122,13 @@ struct Shared {
 /// A connection, as those see it who ask over it.
 pub struct Connection {
     id: u64,
-    queue_limit: usize,
+    limits: Rc<Cell<Limits>>,
     shared: Rc<Shared>,
 }
 
 impl Connection {
-    /// Starts a connection to the server, on the worker's own thread.
-    pub fn open(id: u64, server: Arc<UpstreamServer>, limits: Limits, counters: Arc<Counters>) -> Connection {
+    /// Starts a connection to the server, on the worker's own thread. A reload may change its limits.
+    pub fn open(id: u64, server: Arc<UpstreamServer>, limits: Rc<Cell<Limits>>, counters: Arc<Counters>) -> Connection {
         let shared = Rc::new(Shared {
             phase: Cell::new(Phase::Connecting),
             authenticated: Cell::new(false),
@@ -144,8 +137,8 @@ impl Connection {
             queue: RefCell::default(),
             bell: Bell::default(),
         });
-        tokio::task::spawn_local(run(server, limits, counters, shared.clone()));
-        Connection { id, queue_limit: limits.queue, shared }
+        tokio::task::spawn_local(run(server, limits.clone(), counters, shared.clone()));
+        Connection { id, limits, shared }
     }
 
     /// Tells connections of one worker apart.
@@ -188,10 +181,11 @@ impl Connection {
         if self.phase() == Phase::Closing {
             return Err(Trouble::Ended("closing".to_owned()));
         }
-        if queue.len() >= self.queue_limit {
+        let limit = self.limits.get().queue;
+        if queue.len() >= limit {
             // those who gave up make room
             queue.retain(|job| !job.waiter.is_closed());
-            if queue.len() >= self.queue_limit {
+            if queue.len() >= limit {
                 return Err(Trouble::QueueFull);
             }
         }
@@ -209,38 +203,10 @@ impl Connection {
     }
 }
 
-/// Makes an authenticated stream to the server, or says at which step it failed.
-///
-/// Not one octet of a query exists here: strict means that there is nothing to send before the handshake is done.
-pub async fn establish(server: &UpstreamServer, limit: Duration) -> Result<UpstreamStream, String> {
-    let step = Cell::new("tcp connect");
-    let attempt = async {
-        let tcp =
-            TcpStream::connect(server.settings().address).await.map_err(|error| format!("tcp connect: {error}"))?;
-        prepare(&tcp).map_err(|error| format!("tcp options: {error}"))?;
-        step.set("tls handshake");
-        let buffered = BufReader::with_capacity(SOCKET_BUFFER, tcp);
-        let connecting = TlsConnector::from(server.tls()).connect(server.name(), buffered);
-        connecting.await.map_err(|error| format!("tls handshake: {error}"))
-    };
-    match tokio::time::timeout(limit, attempt).await {
-        Ok(result) => result,
-        Err(_) => Err(format!("{}: no reply within {} ms", step.get(), limit.as_millis())),
-    }
-}
-
-/// Small writes leave at once, and data that nobody acknowledges ends the connection.
-fn prepare(tcp: &TcpStream) -> io::Result<()> {
-    const UNACKNOWLEDGED_MS: u32 = 10_000;
-    tcp.set_nodelay(true)?;
-    nix::sys::socket::setsockopt(tcp, nix::sys::socket::sockopt::TcpUserTimeout, &UNACKNOWLEDGED_MS)?;
-    Ok(())
-}
-
-async fn run(server: Arc<UpstreamServer>, limits: Limits, counters: Arc<Counters>, shared: Rc<Shared>) {
+async fn run(server: Arc<UpstreamServer>, limits: Rc<Cell<Limits>>, counters: Arc<Counters>, shared: Rc<Shared>) {
     let mut ids = Ids::default();
     let spread = ids.draw().to_be_bytes()[0];
-    let stream = match establish(&server, limits.connect).await {
+    let stream = match establish(&server, limits.get().connect).await {
         Ok(stream) => stream,
         Err(why) => {
             counters.upstream_connect_failures.add(1);
@@ -251,6 +217,7 @@ async fn run(server: Arc<UpstreamServer>, limits: Limits, counters: Arc<Counters
         }
     };
     counters.upstream_connections.add(1);
+    let _open = server.opened();
     let state = stream.get_ref().1;
     counters.upstream_resumed.add(u64::from(state.handshake_kind() == Some(rustls::HandshakeKind::Resumed)));
     log::debug!("upstream {}: connected, {:?}, {:?}", server.label(), state.protocol_version(), state.handshake_kind());
@@ -299,7 +266,9 @@ struct Session {
     unflushed: bool,
     in_flight: InFlight<oneshot::Sender<Outcome>>,
     ids: Ids,
-    limits: Limits,
+    limits: Rc<Cell<Limits>>,
+    /// How long the server keeps an idle connection, less a margin, if it said so.
+    granted: Duration,
     last_activity: Instant,
     tick: Pin<Box<Sleep>>,
     /// Since when it says goodbye, and why it ends.
@@ -314,11 +283,12 @@ impl Session {
     fn new(
         stream: UpstreamStream,
         ids: Ids,
-        limits: Limits,
+        limits: Rc<Cell<Limits>>,
         server: Arc<UpstreamServer>,
         counters: Arc<Counters>,
         shared: Rc<Shared>,
     ) -> Session {
+        let tick = Box::pin(tokio::time::sleep(limits.get().idle.min(TICK)));
         Session {
             stream,
             inflow: Inflow::with_capacity(READ_BUFFER),
@@ -329,8 +299,9 @@ impl Session {
             in_flight: InFlight::default(),
             ids,
             limits,
+            granted: Duration::MAX,
             last_activity: Instant::now(),
-            tick: Box::pin(tokio::time::sleep(limits.idle.min(TICK))),
+            tick,
             goodbye: None,
             served: false,
             server,
@@ -354,7 +325,7 @@ impl Session {
             if let Some(why) = self.overdue(now) {
                 return Poll::Ready(why);
             }
-            let idle_end = self.last_activity + self.limits.idle;
+            let idle_end = self.last_activity + self.idle_limit();
             let next = if idle_end > now { idle_end.min(now + TICK) } else { now + TICK };
             self.tick.as_mut().reset(next.into());
         }
@@ -387,8 +358,8 @@ impl Session {
             self.record_end -= self.written;
             self.written = 0;
         }
-        let now = Instant::now();
-        while self.in_flight.len() < self.limits.in_flight && self.out.len() - self.written < WRITE_AHEAD {
+        let (now, most) = (Instant::now(), self.limits.get().in_flight);
+        while self.in_flight.len() < most && self.out.len() - self.written < WRITE_AHEAD {
             let Some(job) = queue.pop_front() else { break };
             if job.waiter.is_closed() {
                 continue;
@@ -490,8 +461,12 @@ impl Session {
         if granted.is_zero() {
             self.shared.phase.set(Phase::Closing);
         } else {
-            self.limits.idle = self.limits.idle.min(granted - granted / 10);
+            self.granted = self.granted.min(granted - granted / 10);
         }
+    }
+
+    fn idle_limit(&self) -> Duration {
+        self.limits.get().idle.min(self.granted)
     }
 
     /// Looks at the time: idle, silent, or full of queries that nobody waits for.
@@ -499,16 +474,17 @@ impl Session {
         if let Some((since, why)) = self.goodbye {
             return (now >= since + GOODBYE).then(|| why.to_owned());
         }
-        if let Some(oldest) = self.in_flight.oldest().filter(|&oldest| now >= oldest + self.limits.deadline) {
+        let limits = self.limits.get();
+        if let Some(oldest) = self.in_flight.oldest().filter(|&oldest| now >= oldest + limits.deadline) {
             if self.shared.last_received.get() < oldest {
                 return Some(format!("silent for {} ms", (now - oldest).as_millis()));
             }
-            if self.in_flight.len() > self.limits.in_flight / 2 {
+            if self.in_flight.len() > limits.in_flight / 2 {
                 // IDs of unanswered queries are never used again here: a new connection has all of them
                 self.shared.phase.set(Phase::Closing);
             }
         }
-        if now >= self.last_activity + self.limits.idle && self.shared.queue.borrow().is_empty() {
+        if now >= self.last_activity + self.idle_limit() && self.shared.queue.borrow().is_empty() {
             self.end_if_unused("idle");
         }
         None

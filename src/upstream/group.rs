@@ -17,13 +17,28 @@ use super::server::UpstreamServer;
 use crate::dns::edit::ExtendedError;
 use crate::metrics::Counters;
 
+/// A server, and this worker's connection to it. When nobody asks over it any more, neither a group nor a query of a
+/// group that was, the connection says goodbye.
+struct Place {
+    server: Arc<UpstreamServer>,
+    limits: Rc<Cell<Limits>>,
+    connection: RefCell<Option<Rc<Connection>>>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            connection.retire();
+        }
+    }
+}
+
 /// The servers of a group, and this worker's connections to them.
 pub struct Group {
-    servers: Vec<Arc<UpstreamServer>>,
-    connections: Vec<RefCell<Option<Rc<Connection>>>>,
+    places: Vec<Rc<Place>>,
     limits: Limits,
     second_try_after: Duration,
-    next_id: Cell<u64>,
+    next_id: Rc<Cell<u64>>,
     counters: Arc<Counters>,
 }
 
@@ -66,13 +81,27 @@ impl Group {
         second_try_after: Duration,
         counters: Arc<Counters>,
     ) -> Group {
-        let connections = servers.iter().map(|_| RefCell::default()).collect();
-        Group { servers, connections, limits, second_try_after, next_id: Cell::new(0), counters }
+        let none = Group { places: Vec::new(), limits, second_try_after, next_id: Rc::default(), counters };
+        none.renewed(servers, limits, second_try_after)
+    }
+
+    /// The group that takes the place of this one after a reload. Connections to servers that are in both go on, with
+    /// the new limits; the others end when the last query of this group has its answer.
+    pub fn renewed(&self, servers: Vec<Arc<UpstreamServer>>, limits: Limits, second_try_after: Duration) -> Group {
+        let place = |server: Arc<UpstreamServer>| {
+            let Some(known) = self.places.iter().find(|place| Arc::ptr_eq(&place.server, &server)) else {
+                return Rc::new(Place { server, limits: Rc::new(Cell::new(limits)), connection: RefCell::default() });
+            };
+            known.limits.set(limits);
+            known.clone()
+        };
+        let places = servers.into_iter().map(place).collect();
+        Group { places, limits, second_try_after, next_id: self.next_id.clone(), counters: self.counters.clone() }
     }
 
     /// The servers, in the order of the configuration.
-    pub fn servers(&self) -> &[Arc<UpstreamServer>] {
-        &self.servers
+    pub fn servers(&self) -> impl ExactSizeIterator<Item = &UpstreamServer> {
+        self.places.iter().map(|place| &*place.server)
     }
 
     /// This worker's counters.
@@ -97,7 +126,7 @@ impl Group {
         loop {
             let now = Instant::now();
             self.retire_silent(&plan, &attempts, now);
-            match plan.next(now, self.servers.len(), |server| self.standing(server, now)) {
+            match plan.next(now, self.places.len(), |server| self.standing(server, now)) {
                 Step::GiveUp => {
                     // a connection that has been retired since may still have taken the query to its server
                     failure.sent |= attempts.iter().any(|attempt| attempt.connection.was_authenticated());
@@ -122,7 +151,7 @@ impl Group {
                         Outcome::Answer(answer) => return Ok(answer),
                         Outcome::Lost { sent, blameless, trouble } => {
                             plan.lost(attempt.connection.id(), sent, blameless);
-                            failure.note(self.servers[attempt.server].label(), sent, trouble);
+                            failure.note(self.places[attempt.server].server.label(), sent, trouble);
                         }
                     }
                 }
@@ -144,7 +173,7 @@ impl Group {
             Ok(outcome) => attempts.push(Attempt { connection, server, outcome }),
             Err(trouble) => {
                 plan.lost(connection.id(), false, false);
-                failure.note(self.servers[server].label(), false, trouble);
+                failure.note(self.places[server].server.label(), false, trouble);
             }
         }
     }
@@ -153,7 +182,9 @@ impl Group {
     /// wait for the outcome.
     fn to_probe(&self, server: usize, now: Instant) -> impl Iterator<Item = usize> {
         let doubtful = move |&one: &usize| matches!(self.standing(one, now), Standing::Doubtful { .. });
-        (0..server).filter(doubtful).filter(move |&one| self.servers[one].take_probe(now, now + self.limits.deadline))
+        (0..server)
+            .filter(doubtful)
+            .filter(move |&one| self.places[one].server.take_probe(now, now + self.limits.deadline))
     }
 
     /// A connection on which a query is overdue and nothing at all has come since is given up for later ones: what
@@ -163,10 +194,10 @@ impl Group {
             let Some(attempt) = attempts.iter().find(|attempt| attempt.connection.id() == id) else { continue };
             let connection = &attempt.connection;
             if connection.phase() == Phase::Open && connection.last_received() < asked_at {
-                let server = &self.servers[attempt.server];
+                let server = &self.places[attempt.server].server;
                 log::debug!("upstream {}: silent connection retired", server.label());
                 connection.retire_as_silent();
-                if self.servers.len() > 1 {
+                if self.places.len() > 1 {
                     // once may be the path's fault, twice in a row is the server's
                     server.barren(now, 0, &Trouble::Ended("silent".to_owned()));
                 }
@@ -175,10 +206,11 @@ impl Group {
     }
 
     fn standing(&self, server: usize, now: Instant) -> Standing {
-        if let Some(connection) = &*self.connections[server].borrow() {
+        let Place { server, connection, .. } = &*self.places[server];
+        if let Some(connection) = &*connection.borrow() {
             match connection.phase() {
                 Phase::Open if connection.is_proven() => return Standing::Open(connection.id()),
-                phase @ (Phase::Open | Phase::Connecting) if self.servers[server].is_doubtful() => {
+                phase @ (Phase::Open | Phase::Connecting) if server.is_doubtful() => {
                     let connecting = phase == Phase::Connecting;
                     return Standing::Doubtful { connection: Some(connection.id()), connecting };
                 }
@@ -187,22 +219,24 @@ impl Group {
                 Phase::Closing => {}
             }
         }
-        match self.servers[server].rest(now) {
+        match server.rest(now) {
             Some(rest) => Standing::Resting(rest),
-            None if self.servers[server].is_doubtful() => Standing::Doubtful { connection: None, connecting: false },
+            None if server.is_doubtful() => Standing::Doubtful { connection: None, connecting: false },
             None => Standing::Idle,
         }
     }
 
     /// The present connection to the server, or a new one: at most one is being made at any time.
     fn connection(&self, server: usize) -> Rc<Connection> {
-        let mut slot = self.connections[server].borrow_mut();
+        let place = &self.places[server];
+        let mut slot = place.connection.borrow_mut();
         match &*slot {
             Some(connection) if connection.phase() != Phase::Closing => connection.clone(),
             _ => {
                 let id = self.next_id.get();
                 self.next_id.set(id + 1);
-                let opened = Connection::open(id, self.servers[server].clone(), self.limits, self.counters.clone());
+                let (server, limits) = (place.server.clone(), place.limits.clone());
+                let opened = Connection::open(id, server, limits, self.counters.clone());
                 slot.insert(Rc::new(opened)).clone()
             }
         }
@@ -210,8 +244,8 @@ impl Group {
 
     /// Lets all connections say goodbye, once what they have in flight is done.
     pub fn close(&self) {
-        for slot in &self.connections {
-            if let Some(connection) = slot.take() {
+        for place in &self.places {
+            if let Some(connection) = place.connection.take() {
                 connection.retire();
             }
         }

@@ -1,13 +1,14 @@
 //! One configured server, as all workers share it: how it is authenticated and how it fares.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
-use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, RootCertStore};
 
 use super::health::{Health, Rest};
-use super::tls::{TlsError, TrustStores, client_config, server_name};
+use super::tls::{TlsError, TrustStores, client_config, roots_of, server_name};
 use crate::config::settings::Server;
 
 /// A server with its TLS configuration and its health.
@@ -15,8 +16,45 @@ use crate::config::settings::Server;
 pub struct UpstreamServer {
     settings: Server,
     name: ServerName<'static>,
+    /// Who may have issued its certificate; `None` if its key alone decides.
+    roots: Option<Arc<RootCertStore>>,
     tls: Arc<ClientConfig>,
     health: Mutex<Health>,
+    last_failure: Mutex<Option<Failure>>,
+    open: AtomicUsize,
+}
+
+/// When an attempt to use a server last failed, and why.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// When.
+    pub at: SystemTime,
+    /// Why.
+    pub why: String,
+}
+
+/// One connection to a server, counted for as long as it is open.
+pub struct OpenConnection(Arc<UpstreamServer>);
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The servers of a configuration. Those that are as they were in `known`, down to the certificates of their CA, are
+/// taken over, with their health and their session tickets.
+///
+/// # Errors
+/// The first server that could not be authenticated with what is configured.
+pub fn read_all(configured: &[Server], known: &[Arc<UpstreamServer>]) -> Result<Vec<Arc<UpstreamServer>>, TlsError> {
+    let mut stores = TrustStores::default();
+    let mut read = Vec::new();
+    for settings in configured {
+        let new = UpstreamServer::new(settings.clone(), &mut stores)?;
+        read.push(known.iter().find(|known| known.is_as(&new)).cloned().unwrap_or_else(|| Arc::new(new)));
+    }
+    Ok(read)
 }
 
 impl UpstreamServer {
@@ -25,8 +63,32 @@ impl UpstreamServer {
     /// # Errors
     /// If the server could not be authenticated with what is configured.
     pub fn new(settings: Server, stores: &mut TrustStores) -> Result<UpstreamServer, TlsError> {
-        let (name, tls) = (server_name(&settings)?, client_config(&settings, stores)?);
-        Ok(UpstreamServer { settings, name, tls, health: Mutex::default() })
+        let (name, roots) = (server_name(&settings)?, roots_of(&settings, stores)?);
+        let tls = client_config(&settings, roots.clone())?;
+        let (health, last_failure, open) = Default::default();
+        Ok(UpstreamServer { settings, name, roots, tls, health, last_failure, open })
+    }
+
+    /// Whether a connection to one is as good as a connection to the other.
+    fn is_as(&self, other: &UpstreamServer) -> bool {
+        let anchors = |server: &UpstreamServer| server.roots.as_ref().map(|store| store.roots.clone());
+        self.settings == other.settings && anchors(self) == anchors(other)
+    }
+
+    /// Counts a connection for as long as the result is kept.
+    pub fn opened(self: &Arc<UpstreamServer>) -> OpenConnection {
+        self.open.fetch_add(1, Ordering::Relaxed);
+        OpenConnection(self.clone())
+    }
+
+    /// Connections to it that are open, those of all workers.
+    pub fn open_connections(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// When and why it last failed.
+    pub fn last_failure(&self) -> Option<Failure> {
+        self.last_failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The entry of the configuration.
@@ -57,6 +119,8 @@ impl UpstreamServer {
     /// An attempt to connect failed for this reason.
     pub fn failed(&self, now: Instant, spread: u8, why: &dyn std::fmt::Display) {
         let failures = self.with_health(|health| health.failed(now, spread));
+        let failure = Failure { at: SystemTime::now(), why: why.to_string() };
+        *self.last_failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
         let level = if failures == Some(1) { log::Level::Warn } else { log::Level::Debug };
         log::log!(level, "upstream {}: {why}", self.label());
     }

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::connection::{Trouble, UpstreamStream, establish};
+use super::connection::Trouble;
+use super::establish::{UpstreamStream, establish};
 use super::group::{Failure, Group};
 use super::inflight::{Asked, Ids, InFlight, Match};
 use crate::dns::framing::{Inflow, put};
@@ -41,7 +42,7 @@ impl Solo {
         let mut failure = Failure::default();
         // servers that rest after failures come last
         let now = Instant::now();
-        let (resting, awake): (Vec<_>, Vec<_>) = group.servers().iter().partition(|server| server.rest(now).is_some());
+        let (resting, awake): (Vec<_>, Vec<_>) = group.servers().partition(|server| server.rest(now).is_some());
         for server in awake.into_iter().chain(resting) {
             let left = deadline.saturating_duration_since(Instant::now()).min(group.limits().connect);
             if left.is_zero() {

@@ -120,21 +120,26 @@ pub fn server_name(server: &Server) -> Result<ServerName<'static>, TlsError> {
     }
 }
 
-/// The TLS configuration of an entry.
+/// Who may have issued an entry's certificate; `None` if its key alone decides.
 ///
 /// # Errors
 /// If the trust store cannot be read or is empty: that never means that any certificate will do (RFC 8310 §6.6).
-pub fn client_config(server: &Server, stores: &mut TrustStores) -> Result<Arc<ClientConfig>, TlsError> {
+pub fn roots_of(server: &Server, stores: &mut TrustStores) -> Result<Option<Arc<RootCertStore>>, TlsError> {
+    match server.authentication {
+        Authentication::Pins(_) => Ok(None),
+        _ => stores.get(&server.roots).map(Some),
+    }
+}
+
+/// The TLS configuration of an entry, with what [`roots_of`] says of it.
+///
+/// # Errors
+/// If the library refuses it.
+pub fn client_config(server: &Server, roots: Option<Arc<RootCertStore>>) -> Result<Arc<ClientConfig>, TlsError> {
     let refused = |why: String| TlsError::Refused(server.label.clone(), why);
     let provider = provider(server.post_quantum);
-    let chain = match &server.authentication {
-        Authentication::Pins(_) => None,
-        _ => Some(
-            WebPkiServerVerifier::builder_with_provider(stores.get(&server.roots)?, provider.clone())
-                .build()
-                .map_err(|error| refused(error.to_string()))?,
-        ),
-    };
+    let chain = roots.map(|roots| WebPkiServerVerifier::builder_with_provider(roots, provider.clone()).build());
+    let chain = chain.transpose().map_err(|error| refused(error.to_string()))?;
     let pins = match &server.authentication {
         Authentication::Pins(pins) | Authentication::NameAndPins(_, pins) => pins.clone(),
         Authentication::Name(_) | Authentication::Address => Vec::new(),

@@ -22,6 +22,7 @@ mod conversation;
 mod delay_line;
 pub mod dns_client;
 pub mod dot_server;
+mod folder;
 pub mod inspect;
 pub mod journal;
 mod listening;

@@ -16,6 +16,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use tempfile::TempDir;
 use time::{Duration, OffsetDateTime};
 
+use crate::folder::readable_folder;
+
 /// A certification authority with an intermediate under it, and a directory for PEM files that goes away with it.
 pub struct Pki {
     root: CertifiedIssuer<'static, KeyPair>,
@@ -170,7 +172,7 @@ impl Pki {
         let root = CertifiedIssuer::self_signed(authority("dot-proxy test root"), new_key()).expect("a root");
         let intermediate =
             CertifiedIssuer::signed_by(authority("dot-proxy test intermediate"), new_key(), &root).expect("a CA");
-        let directory = TempDir::new().expect("a temporary directory");
+        let directory = readable_folder();
         let ca_file = directory.path().join("ca.pem");
         fs::write(&ca_file, root.pem()).expect("a writable directory");
         Self { root, intermediate, directory, ca_file }

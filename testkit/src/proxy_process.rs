@@ -13,6 +13,8 @@ use nix::sys::signal::kill;
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
+use crate::folder::readable_folder;
+
 pub use nix::sys::signal::Signal;
 
 /// How long a start, or a failure to start, may take.
@@ -87,6 +89,8 @@ impl ProxyBuilder {
         }
         // inherited by accident these would change what the daemon does
         command.env_remove("NOTIFY_SOCKET").env_remove("LISTEN_FDS").env_remove("LISTEN_PID");
+        // as a service manager would: each daemon has a folder of its own for its control socket
+        command.env("RUNTIME_DIRECTORY", self.directory.path());
         command.args(&self.args).env("RUST_BACKTRACE", "1").envs(self.environment);
         let mut child = command
             .stdin(Stdio::null())
@@ -98,7 +102,7 @@ impl ProxyBuilder {
         let stderr = child.stderr.take().expect("a pipe");
         let sink = Arc::clone(&lines);
         thread::spawn(move || sink.read_all(BufReader::new(stderr)));
-        Proxy { child, lines, addresses: Vec::new(), config_file, status: None, _directory: self.directory }
+        Proxy { child, lines, addresses: Vec::new(), config_file, status: None, directory: self.directory }
     }
 }
 
@@ -152,7 +156,7 @@ pub struct Proxy {
     addresses: Vec<SocketAddr>,
     config_file: PathBuf,
     status: Option<ExitStatus>,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 impl Proxy {
@@ -160,7 +164,7 @@ impl Proxy {
     pub fn builder(program: &Path) -> ProxyBuilder {
         ProxyBuilder {
             program: program.to_owned(),
-            directory: TempDir::new().expect("a temporary directory"),
+            directory: readable_folder(),
             config: None,
             args: Vec::new(),
             environment: Vec::new(),
@@ -185,6 +189,11 @@ impl Proxy {
     /// The configuration file, to be rewritten before a reload.
     pub fn config_file(&self) -> &Path {
         &self.config_file
+    }
+
+    /// Its control socket.
+    pub fn control_socket(&self) -> PathBuf {
+        self.directory.path().join("control")
     }
 
     /// The log so far.

@@ -8,15 +8,16 @@ use std::path::{Path, PathBuf};
 
 /// Layer and files, from the top of the house to its ground.
 const LAYERS: &[(u8, &[&str])] = &[
-    (12, &["main"]),
-    (11, &["daemon"]),
+    (13, &["main"]),
+    (12, &["daemon"]),
+    (11, &["service"]),
     (10, &["worker"]),
     (9, &["listen/udp", "listen/stream"]),
     (8, &["query"]),
     (7, &["upstream/solo"]),
     (6, &["upstream/group"]),
     (5, &["upstream/connection", "cli"]),
-    (4, &["config/file", "dns/crossing"]),
+    (4, &["config/file", "dns/crossing", "upstream/establish"]),
     (
         3,
         &["config/values", "dns/privacy", "dns/special", "dns/transfer", "sockets", "upstream/plan", "upstream/server"],
@@ -24,6 +25,7 @@ const LAYERS: &[(u8, &[&str])] = &[
     (
         2,
         &[
+            "control",
             "dns/edit",
             "listen/datagrams",
             "listen/limits",
@@ -33,8 +35,22 @@ const LAYERS: &[(u8, &[&str])] = &[
             "upstream/tls",
         ],
     ),
-    (1, &["config/settings", "dns/message", "log_lines", "log_sinks"]),
-    (0, &["bell", "config/options", "dns/framing", "dns/name", "inherited", "metrics", "systemd"]),
+    (1, &["config/settings", "dns/message", "log_lines", "log_sinks", "report"]),
+    (
+        0,
+        &[
+            "bell",
+            "config/options",
+            "dns/framing",
+            "dns/name",
+            "inherited",
+            "metrics",
+            "privileges",
+            "sandbox",
+            "system_calls",
+            "systemd",
+        ],
+    ),
 ];
 
 /// Files that may hold `unsafe`.

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{SocketAddr as UnixAddress, UnixDatagram};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
@@ -145,6 +145,13 @@ fn c143_a_restart_with_handed_over_sockets_loses_no_query() {
     }
 }
 
+/// A socket that everybody may write to, as the service manager's own.
+fn notify_socket(path: &Path) -> UnixDatagram {
+    let socket = UnixDatagram::bind(path).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();
+    socket
+}
+
 /// What was told, message by message.
 fn told(socket: &UnixDatagram) -> String {
     let mut buffer = [0; 1024];
@@ -172,7 +179,7 @@ fn is_told_everything(stage: &Stage, socket: &UnixDatagram, path: &str) {
 fn c139_c144_the_service_manager_is_told_ready_alive_and_stopping() {
     let stage = Stage::new();
     let path = stage.pki.directory().join("notify");
-    let socket = UnixDatagram::bind(&path).unwrap();
+    let socket = notify_socket(&path);
     is_told_everything(&stage, &socket, path.to_str().unwrap());
 }
 
@@ -188,7 +195,7 @@ fn c151_a_socket_of_the_abstract_namespace_is_told_as_well() {
 fn c144_a_stuck_process_gives_no_sign_of_life() {
     let stage = Stage::new();
     let path = stage.pki.directory().join("notify");
-    let socket = UnixDatagram::bind(&path).unwrap();
+    let socket = notify_socket(&path);
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     let variables = [("NOTIFY_SOCKET", path.to_str().unwrap()), ("WATCHDOG_USEC", "400000"), ("WATCHDOG_PID", "$$")];
     let proxy = Proxy::builder(&stage.manager(&[], &variables)).config(&stage.config()).start();

@@ -70,6 +70,8 @@ fn wrapped(text: &str, width: usize) -> Vec<String> {
 fn sample(option: &Opt) -> &'static str {
     match option.key {
         "workers" => "2",
+        "user" | "group" => "\"dot-proxy\"",
+        "socket" => "\"/run/dot-proxy/control\"",
         "ca-file" => "\"/etc/ssl/certs/ca-certificates.crt\"",
         _ => "",
     }

@@ -1,0 +1,222 @@
+//! What the running service says of itself: the document of `dot-proxy status --json`, and its form for people.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// How the service fares.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// All is well.
+    Serving,
+    /// It serves, but not as it should; the reasons say why.
+    Degraded,
+}
+
+/// One address that is served.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Listener {
+    /// Where.
+    pub address: String,
+    /// What: "udp, tcp".
+    pub protocols: String,
+    /// Where the socket came from: "own", or "from " and its name in the socket unit.
+    pub origin: String,
+}
+
+/// Whose rights the process has, and which of them it keeps.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Process {
+    /// The user, by name and number.
+    pub user: String,
+    /// The group, by number.
+    pub group: u32,
+    /// Capabilities in force: always none.
+    pub capabilities: usize,
+    /// Capabilities left in the bounding set.
+    pub bounding_capabilities: usize,
+    /// Whether new privileges are out of reach.
+    pub no_new_privileges: bool,
+    /// What Landlock holds, in words.
+    pub sandbox: String,
+    /// How many system calls are allowed, if they are filtered in the process.
+    pub system_calls: Option<usize>,
+}
+
+/// A worker, when it was last asked for a sign of life.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Worker {
+    /// Its number.
+    pub number: usize,
+    /// How long it took to answer, in microseconds; nothing if it did not.
+    pub heartbeat_us: Option<u64>,
+}
+
+/// A failed attempt.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Failure {
+    /// How long ago, in seconds.
+    pub seconds_ago: u64,
+    /// Why.
+    pub why: String,
+}
+
+/// A resolver.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Server {
+    /// As the configuration writes it.
+    pub server: String,
+    /// What is verified.
+    pub verified: String,
+    /// "usable", "failing" (it failed and has not answered since) or "resting" (and is not tried for a while).
+    pub state: String,
+    /// Connections that are open.
+    pub connections: usize,
+    /// The last failure.
+    pub last_failure: Option<Failure>,
+}
+
+/// A reload.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Reload {
+    /// Whether the new configuration is in force.
+    pub applied: bool,
+    /// What there is to say: problems, or what waits for a restart.
+    pub notes: Vec<String>,
+}
+
+/// Where the configuration comes from, and what became of it.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Configuration {
+    /// The file.
+    pub file: String,
+    /// The last reload.
+    pub last_reload: Option<Reload>,
+    /// Options whose changed values wait for a restart.
+    pub waiting_for_restart: Vec<String>,
+}
+
+/// The whole report.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Report {
+    /// Of the running program.
+    pub version: String,
+    /// Process ID.
+    pub pid: u32,
+    /// Since the start, in seconds.
+    pub uptime_seconds: u64,
+    /// How it fares.
+    pub state: State,
+    /// Why it is degraded.
+    pub reasons: Vec<String>,
+    /// What is served.
+    pub listeners: Vec<Listener>,
+    /// Rights.
+    pub process: Process,
+    /// Threads.
+    pub workers: Vec<Worker>,
+    /// Resolvers, in the order of the configuration.
+    pub upstream: Vec<Server>,
+    /// Configuration.
+    pub configuration: Configuration,
+    /// Counters, summed over the workers.
+    pub counters: BTreeMap<String, u64>,
+}
+
+/// Why the service is degraded (pure): a worker that takes no turns, or no resolver that has not failed.
+pub fn reasons(workers: &[Worker], upstream: &[Server]) -> Vec<String> {
+    let stuck = workers.iter().filter(|worker| worker.heartbeat_us.is_none());
+    let mut reasons: Vec<String> =
+        stuck.map(|worker| format!("worker {} gives no sign of life", worker.number)).collect();
+    if upstream.iter().all(|server| server.state != "usable") {
+        reasons.push("no resolver is usable".to_owned());
+    }
+    reasons
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match self.state {
+            State::Serving => "serving",
+            State::Degraded => "degraded",
+        };
+        let uptime = humantime::format_duration(Duration::from_secs(self.uptime_seconds));
+        writeln!(out, "dot-proxy {} {state}, process {}, up {uptime}", self.version, self.pid)?;
+        for reason in &self.reasons {
+            writeln!(out, "  {reason}")?;
+        }
+        writeln!(out, "listeners")?;
+        for Listener { address, protocols, origin } in &self.listeners {
+            writeln!(out, "  {address} ({protocols}), {origin}")?;
+        }
+        let process = &self.process;
+        writeln!(out, "privileges")?;
+        writeln!(
+            out,
+            "  user {}, group {}, {} capabilities, new privileges {}",
+            process.user,
+            process.group,
+            process.capabilities,
+            if process.no_new_privileges { "out of reach" } else { "possible" }
+        )?;
+        let calls = process.system_calls.map_or("not filtered here".to_owned(), |count| format!("{count} allowed"));
+        writeln!(out, "  {}; system calls: {calls}", process.sandbox)?;
+        writeln!(out, "workers")?;
+        for Worker { number, heartbeat_us } in &self.workers {
+            match heartbeat_us {
+                Some(us) => writeln!(out, "  {number}: alive, answered in {us} us")?,
+                None => writeln!(out, "  {number}: no sign of life")?,
+            }
+        }
+        writeln!(out, "resolvers")?;
+        for Server { server, verified, state, connections, last_failure } in &self.upstream {
+            writeln!(out, "  {server}: {state}, {connections} connections; verified: {verified}")?;
+            if let Some(Failure { seconds_ago, why }) = last_failure {
+                let ago = humantime::format_duration(Duration::from_secs(*seconds_ago));
+                writeln!(out, "    last failure {ago} ago: {why}")?;
+            }
+        }
+        writeln!(out, "configuration\n  {}", self.configuration.file)?;
+        if let Some(Reload { applied, notes }) = &self.configuration.last_reload {
+            writeln!(out, "  last reload: {}", if *applied { "applied" } else { "refused, nothing was changed" })?;
+            for note in notes {
+                writeln!(out, "    {note}")?;
+            }
+        }
+        if !self.configuration.waiting_for_restart.is_empty() {
+            writeln!(out, "  waiting for a restart: {}", self.configuration.waiting_for_restart.join(", "))?;
+        }
+        writeln!(out, "counters")?;
+        for (name, value) in self.counters.iter().filter(|(_, value)| **value > 0) {
+            writeln!(out, "  {name} {value}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Server, Worker, reasons};
+    use std::slice::from_ref;
+
+    fn server(state: &str) -> Server {
+        Server {
+            server: "a".to_owned(),
+            verified: String::new(),
+            state: state.to_owned(),
+            connections: 0,
+            last_failure: None,
+        }
+    }
+
+    #[test]
+    fn one_usable_resolver_and_workers_that_take_turns_are_enough() {
+        let (alive, stuck) = (Worker { number: 0, heartbeat_us: Some(9) }, Worker { number: 1, heartbeat_us: None });
+        assert!(reasons(from_ref(&alive), &[server("resting"), server("usable")]).is_empty());
+        assert_eq!(reasons(from_ref(&alive), &[server("resting"), server("failing")]), ["no resolver is usable"]);
+        assert_eq!(reasons(&[alive, stuck], &[server("usable")]), ["worker 1 gives no sign of life"]);
+    }
+}

@@ -1,0 +1,371 @@
+//! The running service, as the main thread sees it: workers, signals, questions from the control socket, reload, the
+//! words to the service manager, and the orderly stop.
+
+use std::fmt::Display;
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::config::file::{self, Loaded, Source};
+use crate::control::{Answer, ControlSocket, Question, Request};
+use crate::metrics::{Counters, Sum};
+use crate::privileges::Privileges;
+use crate::report::{self, Configuration, Failure, Listener, Process, Reload, Report, Server, State};
+use crate::sandbox::{Confined, Reach};
+use crate::sockets::Bound;
+use crate::systemd;
+use crate::upstream::server::{self, UpstreamServer};
+use crate::worker::{self, Order, Terms, Work};
+
+/// How often the main thread looks whether every worker still runs.
+const LOOK: Duration = Duration::from_millis(500);
+/// How long a worker may take for an order before it counts as stuck.
+const TURN: Duration = Duration::from_secs(2);
+/// Questions that may wait; more keep their askers waiting.
+const QUESTIONS: usize = 8;
+
+/// What was made ready before the service began, and does not change.
+pub struct Premises {
+    /// Where the configuration comes from.
+    pub source: Source,
+    /// What is left of privileges.
+    pub privileges: Privileges,
+    /// What Landlock holds.
+    pub confined: Confined,
+    /// What it was asked to leave within reach.
+    pub reach: Reach,
+    /// How many system calls are allowed, if they are filtered.
+    pub system_calls: Option<usize>,
+    /// The control socket, if there is one.
+    pub control: Option<ControlSocket>,
+}
+
+/// A worker, as it is held.
+struct Hand {
+    thread: JoinHandle<io::Result<()>>,
+    counters: Arc<Counters>,
+    orders: mpsc::UnboundedSender<Order>,
+}
+
+/// The running service.
+pub struct Service {
+    premises: Premises,
+    started: Instant,
+    running: Loaded,
+    servers: Vec<Arc<UpstreamServer>>,
+    listeners: Vec<Listener>,
+    workers: Vec<Hand>,
+    stop: watch::Sender<bool>,
+    last_reload: Option<Reload>,
+    pulse: Pulse,
+    /// What the service manager was last told.
+    told: String,
+}
+
+impl Service {
+    /// Starts the workers.
+    ///
+    /// # Errors
+    /// If a thread cannot be made.
+    pub fn start(
+        premises: Premises,
+        running: Loaded,
+        servers: Vec<Arc<UpstreamServer>>,
+        mut bound: Vec<Bound>,
+    ) -> io::Result<Service> {
+        let (stop, stopped) = watch::channel(false);
+        let mut listeners = Vec::new();
+        for bound in &bound {
+            let inherited = if bound.origin == "own" { String::new() } else { format!(", {}", bound.origin) };
+            log::info!("listening on {} ({}{inherited})", bound.address, bound.protocols());
+            let (address, protocols) = (bound.address.to_string(), bound.protocols().to_owned());
+            listeners.push(Listener { address, protocols, origin: bound.origin.clone() });
+        }
+        let terms = Arc::new(Terms { settings: running.settings.clone(), servers: servers.clone() });
+        let mut workers = Vec::new();
+        for number in 0..running.settings.workers {
+            let counters = Arc::new(Counters::default());
+            let (orders, taken) = mpsc::unbounded_channel();
+            let work = Work {
+                terms: terms.clone(),
+                sockets: bound.iter_mut().map(Bound::share).collect(),
+                counters: counters.clone(),
+                heartbeat: systemd::watchdog().map(|limit| limit / 4),
+                orders: taken,
+                stop: stopped.clone(),
+            };
+            workers.push(Hand { thread: worker::start(number, work)?, counters, orders });
+        }
+        let (last_reload, pulse, told) = Default::default();
+        let started = Instant::now();
+        Ok(Service { premises, started, running, servers, listeners, workers, stop, last_reload, pulse, told })
+    }
+
+    /// Serves until a signal comes or a worker ends.
+    ///
+    /// # Errors
+    /// Why it ended, if not by a signal.
+    pub fn serve(mut self) -> Result<(), String> {
+        let text = |error: io::Error| error.to_string();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(text)?;
+        let control = self.premises.control.take();
+        let (asking, questions) = mpsc::channel(QUESTIONS);
+        let outcome = runtime.block_on(async {
+            tokio::select! {
+                outcome = self.watch(questions) => outcome,
+                result = attend(control.as_ref(), asking) => Err(format!("control socket: {result:?}")),
+            }
+        });
+        if let Ok(name) = &outcome {
+            log::info!("{name}: stopping");
+        }
+        systemd::stopping();
+        self.stop.send_replace(true);
+        let counters = self.counters();
+        let mut faults = Vec::new();
+        for worker in self.workers {
+            match worker.thread.join() {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => faults.push(format!("a worker failed: {error}")),
+                Err(_) => faults.push("a worker panicked".to_owned()),
+            }
+        }
+        log::info!("stopped; {}", Sum(&counters));
+        // why a worker ended stands in its result
+        let why: Vec<String> = outcome.err().into_iter().chain(faults).collect();
+        if why.is_empty() { Ok(()) } else { Err(why.join("\n")) }
+    }
+
+    fn counters(&self) -> Vec<Arc<Counters>> {
+        self.workers.iter().map(|worker| worker.counters.clone()).collect()
+    }
+
+    /// Says that the service is ready, does what signals and questions ask, and gives the name of the signal that ends
+    /// it.
+    async fn watch(&mut self, mut questions: mpsc::Receiver<Request>) -> Result<&'static str, String> {
+        let text = |error: io::Error| error.to_string();
+        let mut terminate = signal(SignalKind::terminate()).map_err(text)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(text)?;
+        let mut hangup = signal(SignalKind::hangup()).map_err(text)?;
+        // not before a signal would be heeded: whoever reads this may send one at once
+        log::info!("ready");
+        self.told = self.summary();
+        systemd::ready(&self.told);
+        let look = systemd::watchdog().map_or(LOOK, |limit| LOOK.min(limit / 4));
+        let mut due = tokio::time::interval(look);
+        due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => return Ok("SIGTERM"),
+                _ = interrupt.recv() => return Ok("SIGINT"),
+                _ = hangup.recv() => drop(self.reload("SIGHUP").await),
+                Some(Request { question, answer }) = questions.recv() => {
+                    let said = match question {
+                        Question::Status => Answer::Status(Box::new(self.report().await)),
+                        Question::Reload => Answer::Reload(self.reload("control socket").await),
+                    };
+                    // whoever asked may be gone
+                    let _ = answer.send(said);
+                }
+                _ = due.tick() => self.look()?,
+            }
+        }
+    }
+
+    /// Looks whether the workers live, and tells the service manager what it should know.
+    fn look(&mut self) -> Result<(), String> {
+        if self.workers.iter().any(|worker| worker.thread.is_finished()) {
+            return Err("a worker ended by itself; the service cannot go on without it".to_owned());
+        }
+        let counters = self.counters();
+        if self.pulse.all_alive(&counters) {
+            systemd::alive();
+        }
+        let summary = self.summary();
+        if summary != self.told {
+            systemd::status(&summary);
+            self.told = summary;
+        }
+        Ok(())
+    }
+
+    /// The present state in one line.
+    fn summary(&self) -> String {
+        let usable = self.servers.iter().filter(|server| !server.is_doubtful()).count();
+        let reload = match &self.last_reload {
+            Some(Reload { applied: false, .. }) => "; the last reload was refused",
+            _ => "",
+        };
+        format!("serving; {usable} of {} resolvers usable{reload}", self.servers.len())
+    }
+
+    /// Reads the configuration again: all of it takes effect, or nothing.
+    async fn reload(&mut self, who: &str) -> Reload {
+        systemd::reloading();
+        let reload = match self.renew().await {
+            Ok(notes) => {
+                log::info!("{who}: configuration reloaded");
+                notes.iter().for_each(|note| log::warn!("{note}"));
+                Reload { applied: true, notes }
+            }
+            Err(problems) => {
+                log::error!("{who}: reload refused, the service runs on as before:");
+                problems.lines().for_each(|line| log::error!("{line}"));
+                Reload { applied: false, notes: problems.lines().map(str::to_owned).collect() }
+            }
+        };
+        self.last_reload = Some(reload.clone());
+        self.told = self.summary();
+        systemd::ready(&self.told);
+        reload
+    }
+
+    /// Gives what there is to say of a reload that was done, or why it was not.
+    async fn renew(&mut self) -> Result<Vec<String>, String> {
+        let text = |error: &dyn Display| error.to_string();
+        let renewed = file::renew(&self.premises.source, &self.running).map_err(|error| text(&error))?;
+        self.within_reach(&renewed)?;
+        let servers =
+            server::read_all(&renewed.settings.upstream.servers, &self.servers).map_err(|error| text(&error))?;
+        // from here on nothing is refused
+        let terms = Arc::new(Terms { settings: renewed.settings.clone(), servers: servers.clone() });
+        let mut notes = Vec::new();
+        for (number, heartbeat) in self.order(|done| Order::Renew(terms.clone(), done)).await.into_iter().enumerate() {
+            if heartbeat.is_none() {
+                notes.push(format!("worker {number} has not taken the new configuration yet: it is stuck"));
+            }
+        }
+        log::set_max_level(renewed.settings.log.level);
+        if !renewed.waiting.is_empty() {
+            notes.push(format!("{}: a change takes effect at a restart", renewed.waiting.join(", ")));
+        }
+        if renewed.settings.uses_credentials() {
+            notes.push("credentials are those of the start: a renewed one is read at a restart".to_owned());
+        }
+        (self.running, self.servers) = (renewed, servers);
+        Ok(notes)
+    }
+
+    /// What the process has given up it cannot have again: a configuration that would need it waits for a restart.
+    fn within_reach(&self, renewed: &Loaded) -> Result<(), String> {
+        let Premises { confined, reach, .. } = &self.premises;
+        let mut problems = Vec::new();
+        for server in &renewed.settings.upstream.servers {
+            if !confined.allows(server.address.port()) {
+                let (label, port) = (&server.label, server.address.port());
+                problems.push(format!("upstream {label}: port {port} is none of those that the running process may connect to (sandbox); restart the service"));
+            }
+        }
+        for path in renewed.settings.files().filter(|path| confined.files && !reach.covers(path)) {
+            let path = path.display();
+            problems.push(format!(
+                "{path}: is in no folder that the running process may read (sandbox); restart the service"
+            ));
+        }
+        if problems.is_empty() { Ok(()) } else { Err(problems.join("\n")) }
+    }
+
+    /// Gives every worker an order; how long each took for it, if it did it in time.
+    async fn order(&self, order: impl Fn(oneshot::Sender<()>) -> Order) -> Vec<Option<Duration>> {
+        let given = Instant::now();
+        let mut awaited = Vec::new();
+        for worker in &self.workers {
+            let (done, heard) = oneshot::channel();
+            // a worker that has ended drops the order, which is heard
+            let _ = worker.orders.send(order(done));
+            awaited.push(heard);
+        }
+        let mut took = Vec::new();
+        for heard in awaited {
+            let left = TURN.saturating_sub(given.elapsed());
+            took.push(matches!(tokio::time::timeout(left, heard).await, Ok(Ok(()))).then(|| given.elapsed()));
+        }
+        took
+    }
+
+    async fn report(&self) -> Report {
+        let beats = self.order(Order::Beat).await.into_iter().enumerate();
+        let micros = |beat: Duration| u64::try_from(beat.as_micros()).unwrap_or(u64::MAX);
+        let workers: Vec<report::Worker> =
+            beats.map(|(number, beat)| report::Worker { number, heartbeat_us: beat.map(micros) }).collect();
+        let upstream: Vec<Server> = self.servers.iter().map(|server| facts(server)).collect();
+        let reasons = report::reasons(&workers, &upstream);
+        let Premises { source, privileges, confined, system_calls, .. } = &self.premises;
+        Report {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uptime_seconds: self.started.elapsed().as_secs(),
+            state: if reasons.is_empty() { State::Serving } else { State::Degraded },
+            reasons,
+            listeners: self.listeners.clone(),
+            process: Process {
+                user: privileges.user.clone(),
+                group: privileges.group,
+                capabilities: 0,
+                bounding_capabilities: privileges.bounding,
+                no_new_privileges: true,
+                sandbox: confined.to_string(),
+                system_calls: *system_calls,
+            },
+            workers,
+            upstream,
+            configuration: Configuration {
+                file: source.file().display().to_string(),
+                last_reload: self.last_reload.clone(),
+                waiting_for_restart: self.running.waiting.clone(),
+            },
+            counters: Sum(&self.counters()).values().map(|(name, value)| (name.to_owned(), value)).collect(),
+        }
+    }
+}
+
+/// Serves the control socket; without one there is nothing to do, for ever.
+async fn attend(control: Option<&ControlSocket>, asking: mpsc::Sender<Request>) -> io::Result<()> {
+    match control {
+        Some(control) => control.serve(asking).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What there is to say of a server.
+fn facts(server: &UpstreamServer) -> Server {
+    let state = match (server.rest(Instant::now()), server.is_doubtful()) {
+        (Some(_), _) => "resting",
+        (None, true) => "failing",
+        (None, false) => "usable",
+    };
+    let failure = server
+        .last_failure()
+        .map(|failure| Failure { seconds_ago: failure.at.elapsed().unwrap_or_default().as_secs(), why: failure.why });
+    let settings = server.settings();
+    Server {
+        server: server.label().to_owned(),
+        verified: format!("{}, issued by {}", settings.authentication, settings.roots),
+        state: state.to_owned(),
+        connections: server.open_connections(),
+        last_failure: failure,
+    }
+}
+
+/// The signs of life seen at the last look, one number a worker.
+#[derive(Default)]
+struct Pulse {
+    seen: Vec<u64>,
+}
+
+impl Pulse {
+    /// Whether every worker has shown a sign of life since this last was so.
+    fn all_alive(&mut self, counters: &[Arc<Counters>]) -> bool {
+        let now: Vec<u64> = counters.iter().map(|counters| counters.heartbeats.get()).collect();
+        self.seen.resize(now.len(), 0);
+        let alive = now.iter().zip(&self.seen).all(|(now, seen)| now > seen);
+        if alive {
+            self.seen = now;
+        }
+        alive
+    }
+}
