@@ -49,7 +49,7 @@ mod conformance {
     /// N. Zone transfers.
     mod n_transfers;
     /// Network namespaces.
-    mod namespace;
+    pub(crate) mod namespace;
     /// A network of one's own, and a capture of it.
     mod own_network;
     /// Proxies with other settings for their resolvers.
@@ -73,7 +73,10 @@ mod hostile {
 
 /// Start and stop of the process.
 mod life {
-    mod inherited;
+    mod control;
+    pub(crate) mod inherited;
+    mod privileges;
+    mod reload;
     mod start;
     mod stop;
 }

@@ -146,7 +146,7 @@ fn c143_a_restart_with_handed_over_sockets_loses_no_query() {
 }
 
 /// A socket that everybody may write to, as the service manager's own.
-fn notify_socket(path: &Path) -> UnixDatagram {
+pub(crate) fn notify_socket(path: &Path) -> UnixDatagram {
     let socket = UnixDatagram::bind(path).unwrap();
     fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();
     socket
