@@ -58,6 +58,7 @@ pub mod bell;
 pub mod cli;
 pub mod control;
 pub mod inherited;
+pub mod port_holder;
 pub mod privileges;
 pub mod report;
 pub mod sandbox;

@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6, TcpListener as StdTcpListener, UdpSocket as StdUdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::sys::socket::{
@@ -14,6 +15,7 @@ use tokio::net::UdpSocket;
 
 use crate::inherited::{Inherited, Kind};
 use crate::listen::datagrams::forbid_fragments;
+use crate::port_holder;
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
@@ -86,11 +88,12 @@ impl fmt::Display for BindError {
         write!(out, "cannot listen on {address} ({kind}): {source}")?;
         match source.raw_os_error() {
             Some(libc::EADDRINUSE) => {
-                write!(
-                    out,
-                    "; see who holds the port with `ss -lpn 'sport = :{}'`, or choose another address",
-                    address.port()
-                )
+                if let Some(holder) = port_holder::find(Path::new("/"), *address, kind) {
+                    write!(out, ": {holder}, or")?;
+                } else {
+                    write!(out, "; see who holds the port with `ss -lpn 'sport = :{}'`, or", address.port())?;
+                }
+                out.write_str(" choose another address (listen.addresses)")
             }
             Some(libc::EACCES) => write!(out, "; ports below 1024 need root or CAP_NET_BIND_SERVICE"),
             Some(libc::EADDRNOTAVAIL) => {
@@ -231,12 +234,12 @@ mod tests {
     }
 
     #[test]
-    fn a_taken_port_is_named_with_the_command_that_finds_its_holder() {
+    fn a_taken_port_is_named_with_its_holder() {
         let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = taken.local_addr().unwrap();
         let text = bind_all(&[address], false, 1).err().unwrap().to_string();
         assert!(text.starts_with(&format!("cannot listen on {address} (tcp): ")), "{text}");
-        assert!(text.contains(&format!("ss -lpn 'sport = :{}'", address.port())), "{text}");
+        assert!(text.contains(&format!("(process {}", std::process::id())), "{text}");
     }
 
     #[test]

@@ -45,6 +45,7 @@ const LAYERS: &[(u8, &[&str])] = &[
             "dns/name",
             "inherited",
             "metrics",
+            "port_holder",
             "privileges",
             "sandbox",
             "system_calls",
