@@ -246,6 +246,7 @@ impl Reader<'_> {
 
     /// What must hold between two values.
     fn relations(&mut self) {
+        self.no_loop();
         let deadline = self.duration(&options::DEADLINE);
         for option in [&options::CONNECT_TIMEOUT, &options::SECOND_TRY_AFTER] {
             if self.duration(option) < deadline {
@@ -258,6 +259,24 @@ impl Reader<'_> {
                 "{place}: {path}: is not shorter than upstream.deadline ({limit}); accepted: a shorter duration"
             ));
         }
+    }
+
+    /// A server that is one of our own listeners would ask us what we ask it.
+    fn no_loop(&mut self) {
+        let (Some(Value::Addresses(own)), Some(Value::Servers(servers))) =
+            (self.values.get(&options::ADDRESSES.path()), self.values.get(&options::SERVERS.path()))
+        else {
+            return;
+        };
+        let loops = servers.iter().filter(|server| own.iter().any(|own| *own == server.address() && own.port() != 0));
+        let place = self.places.get(&options::SERVERS.path()).cloned().unwrap_or_else(|| self.name.to_owned());
+        let problem = |server: &ServerEntry| {
+            let address = server.address();
+            format!(
+                "{place}: upstream.servers: {address} is dot-proxy's own address (listen.addresses); accepted: a resolver's"
+            )
+        };
+        self.problems.extend(loops.map(problem).collect::<Vec<_>>());
     }
 
     fn duration(&self, option: &Opt) -> Duration {

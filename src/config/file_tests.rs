@@ -209,3 +209,11 @@ fn credentials_and_accounts_are_read() {
     }
     assert_eq!(accepted("user = \"65532\"\ngroup = \"_dns\"").process.group.as_deref(), Some("_dns"));
 }
+
+#[test]
+fn r40_a_server_that_is_an_own_address_is_a_loop_and_one_that_is_a_name_needs_its_address() {
+    let said = refused("[listen]\naddresses = [\"127.0.0.1:853\"]\n[upstream]\nservers = [\"127.0.0.1#a.test\"]");
+    assert!(said.contains("f.toml:4: upstream.servers: 127.0.0.1:853 is dot-proxy's own address"), "{said}");
+    let said = refused("[upstream]\nservers = [\"dns.example\"]");
+    assert!(said.contains("is a name, and no address to connect to; write its address before it"), "{said}");
+}

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use dot_proxy::cli;
 use dot_proxy::config::file::DEFAULT_PATH;
-use dot_proxy::config::options::{OPTIONS, Opt, SECTIONS};
+use dot_proxy::config::options::{Applies, OPTIONS, Opt, SECTIONS};
 
 /// Path and content of every generated file.
 pub fn all() -> Vec<(&'static str, String)> {
@@ -77,19 +77,27 @@ fn sample(option: &Opt) -> &'static str {
     }
 }
 
+/// What is said of an option that a reload does not change.
+fn when(option: &Opt) -> &'static str {
+    match option.applies {
+        Applies::Reload => "",
+        Applies::Restart => "A change takes effect at a restart.",
+    }
+}
+
 /// The default file: every option, commented out, with its default.
 fn example() -> String {
     let mut out = format!(
         "# {DEFAULT_PATH}: configuration of dot-proxy, see dot-proxy.toml(5).\n\
          # Every line is commented out and shows the default; the empty file is the default service.\n\
-         # `dot-proxy check` says whether a change is right.\n"
+         # `dot-proxy check` says whether a change is right, `systemctl reload dot-proxy` puts it in force.\n"
     );
     for (section, about) in SECTIONS {
         let header = if section.is_empty() { String::new() } else { format!("[{section}]\n") };
         let _ = write!(out, "\n# {about}\n{header}");
         for option in OPTIONS.iter().filter(|option| option.section == *section) {
             out.push('\n');
-            for line in wrapped(&format!("{} {}", option.summary, option.text), 100) {
+            for line in wrapped(&format!("{} {} {}", option.summary, option.text, when(option)), 100) {
                 let _ = writeln!(out, "# {line}");
             }
             let value = if option.default.is_empty() { sample(option) } else { option.default };
@@ -139,7 +147,15 @@ fn file_page() -> String {
     out.push_str(&roff(
         "A file in the TOML format. Every key is optional, and the empty or missing file is the default service. An \
          unknown key or a value that cannot be accepted is refused, with file, line, key and what would be accepted. \
-         Run \"dot-proxy check\" after a change.",
+         Run \"dot-proxy check\" after a change, and \"dot-proxy reload\" or \"systemctl reload dot-proxy\" to put it in force: \
+         all of it, or, if anything is wrong, nothing. Where a change takes effect at a restart, the option says so; with \
+         the socket unit a restart loses no query.",
+    ));
+    out.push_str(".PP\n");
+    out.push_str(&roff(
+        "Files are absolute paths, or \"credential:NAME\" for a credential that the unit hands over with LoadCredential=. The \
+         service manager makes credentials once, at the start: a renewed one is read at a restart. The unit shows the \
+         service only what is below /etc and /usr; for a file elsewhere add BindReadOnlyPaths= to it with systemctl edit.",
     ));
     for (section, about) in SECTIONS {
         let title = if section.is_empty() { "TOP OF THE FILE".to_owned() } else { format!("SECTION [{section}]") };
@@ -155,6 +171,7 @@ fn file_page() -> String {
             if !option.default.is_empty() {
                 out.push_str(&roff(&format!("Default: {}", option.default)));
             }
+            out.push_str(&roff(when(option)));
             if let Some(flag) = option.flag {
                 out.push_str(&roff(&format!("On the command line: {flag}.")));
             }
@@ -196,13 +213,43 @@ fn program_page() -> String {
              resolver answers within the deadline, the client gets SERVFAIL with an extended error that says why.",
         ),
         (
+            "SOCKETS",
+            "Sockets that the service manager hands over (dot-proxy.socket) are served as they are: datagrams and streams, \
+             IPv4 and IPv6, told apart by what they are and named in the log by FileDescriptorName=. One that cannot be \
+             served is a reason not to start. They stay open over a restart, so that no query is lost, and the service \
+             needs no capability. Without them the addresses of the configuration are bound; if a port is taken, the \
+             message names the process and the unit that hold it. After a configuration that could not be used, mend it \
+             and run \"systemctl restart dot-proxy.socket\".",
+        ),
+        (
+            "PRIVILEGES",
+            "Started as root, it binds its sockets, reads its files and becomes the user and group of the configuration \
+             (dot-proxy, or nobody where there is no such user), with no capability, no way to new privileges and no \
+             access for debuggers; that root cannot come back is tried before anything is served. It serves as root only \
+             with user = \"root\". Then it confines itself, as far as the kernel can: with Landlock to reading its \
+             configuration, its certificates and the trust store, and to TCP connections to port 853 and the ports of its \
+             servers; with seccomp to the system calls that it needs, of which none starts a program or makes memory \
+             executable. One line of the log says what holds. What was given up is not had again at a reload: a server on \
+             another port, or a file in another folder, is refused then and needs a restart.",
+        ),
+        (
+            "RELOAD",
+            "\"dot-proxy reload\", \"systemctl reload dot-proxy\" and SIGHUP have the configuration read again, with its \
+             certificates. If anything in it is wrong, nothing changes, and the log says what and where. Otherwise all of \
+             it is in force for the next query; queries in flight are answered, clients keep their connections, and \
+             connections to servers that stay are kept.",
+        ),
+        (
             "SIGNALS",
-            "SIGTERM and SIGINT end the service: no new queries are taken, and those in flight are answered first. SIGHUP is heeded and changes nothing yet: a changed configuration takes effect at a restart.",
+            "SIGTERM and SIGINT end the service: no new queries are taken, and those in flight are answered first. SIGHUP \
+             is a reload.",
         ),
         (
             "EXIT STATUS",
-            "0 after an orderly stop, 1 if the service could not start or go on, 2 for wrong arguments, 78 for a \
-             configuration that cannot be used.",
+            "Of the service and of check: 0 after an orderly stop, 1 if the service could not start or go on, 2 for wrong \
+             arguments, 78 for a configuration that cannot be used. Of status: 0 serving, 1 degraded (a worker takes no \
+             turns, or no resolver is usable), 3 not running, 4 unknown, such as when the control socket may not be used. \
+             Of reload: 0 in force, 1 refused, 3 and 4 as before.",
         ),
     ] {
         let _ = write!(text, ".SH \"{title}\"\n{}", roff(paragraphs));
@@ -212,6 +259,13 @@ fn program_page() -> String {
         ".SH FILES\n.TP\n.I {}\n{}",
         DEFAULT_PATH.replace('-', "\\-"),
         roff("The configuration, see dot-proxy.toml(5).")
+    );
+    let _ = write!(
+        text,
+        ".TP\n.I /run/dot\\-proxy/control\n{}",
+        roff(
+            "The socket of status and reload, for the user and the group of the service. Members of the group may use it."
+        )
     );
     text.push_str(".SH SEE ALSO\n.BR dot\\-proxy.toml (5)\n");
     folded(&text)
