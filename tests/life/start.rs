@@ -164,3 +164,17 @@ fn r38_r40_a_start_without_any_network_is_ready_at_once_and_needs_no_name() {
         assert_eq!(inspect::rcode(&answer), 2);
     });
 }
+
+#[test]
+fn r38_a_machine_without_ipv6_is_served_on_its_other_addresses() {
+    in_namespace(&[], || {
+        run_command("sysctl -q -w net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.lo.disable_ipv6=1");
+        let addresses = "workers = 1\n[listen]\naddresses = [\"127.0.0.1:0\", \"[::1]:0\"]\n";
+        let proxy = Proxy::builder(binary()).config(addresses).start();
+        assert_eq!(proxy.addresses().len(), 1);
+        assert!(proxy.log().contains("going on without it, since this machine has no IPv6"), "{}", proxy.log());
+        let (status, said) =
+            Proxy::builder(binary()).config("[listen]\naddresses = [\"[::1]:0\"]\n").start_expecting_failure();
+        assert!(status.code() == Some(1) && said.contains("cannot listen on [::1]:0"), "{said}");
+    });
+}
