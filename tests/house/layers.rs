@@ -30,12 +30,13 @@ const LAYERS: &[(u8, &[&str])] = &[
             "listen/datagrams",
             "listen/limits",
             "log",
+            "system_dns/decision",
             "upstream/health",
             "upstream/inflight",
             "upstream/tls",
         ],
     ),
-    (1, &["config/settings", "dns/message", "log_lines", "log_sinks", "report"]),
+    (1, &["config/settings", "dns/message", "log_lines", "log_sinks", "report", "system_dns/facts"]),
     (
         0,
         &[
@@ -49,6 +50,8 @@ const LAYERS: &[(u8, &[&str])] = &[
             "privileges",
             "sandbox",
             "system_calls",
+            "system_dns/programs",
+            "system_dns/resolv_conf",
             "systemd",
         ],
     ),
