@@ -59,8 +59,11 @@ pub mod config {
 pub mod system_dns {
     pub mod decision;
     pub mod facts;
+    pub mod ledger;
     pub mod programs;
     pub mod resolv_conf;
+    pub mod trial;
+    pub mod verdict;
 }
 
 pub mod bell;

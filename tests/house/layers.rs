@@ -20,7 +20,16 @@ const LAYERS: &[(u8, &[&str])] = &[
     (4, &["config/file", "dns/crossing", "upstream/establish"]),
     (
         3,
-        &["config/values", "dns/privacy", "dns/special", "dns/transfer", "sockets", "upstream/plan", "upstream/server"],
+        &[
+            "config/values",
+            "dns/privacy",
+            "dns/special",
+            "dns/transfer",
+            "sockets",
+            "system_dns/ledger",
+            "upstream/plan",
+            "upstream/server",
+        ],
     ),
     (
         2,
@@ -31,12 +40,24 @@ const LAYERS: &[(u8, &[&str])] = &[
             "listen/limits",
             "log",
             "system_dns/decision",
+            "system_dns/trial",
             "upstream/health",
             "upstream/inflight",
             "upstream/tls",
         ],
     ),
-    (1, &["config/settings", "dns/message", "log_lines", "log_sinks", "report", "system_dns/facts"]),
+    (
+        1,
+        &[
+            "config/settings",
+            "dns/message",
+            "log_lines",
+            "log_sinks",
+            "report",
+            "system_dns/facts",
+            "system_dns/verdict",
+        ],
+    ),
     (
         0,
         &[
