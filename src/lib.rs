@@ -62,6 +62,7 @@ pub mod system_dns {
     pub mod ledger;
     pub mod programs;
     pub mod resolv_conf;
+    pub mod switch;
     pub mod trial;
     pub mod verdict;
 }

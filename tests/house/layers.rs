@@ -17,7 +17,7 @@ const LAYERS: &[(u8, &[&str])] = &[
     (7, &["upstream/solo"]),
     (6, &["upstream/group"]),
     (5, &["upstream/connection", "cli"]),
-    (4, &["config/file", "dns/crossing", "upstream/establish"]),
+    (4, &["config/file", "dns/crossing", "system_dns/switch", "upstream/establish"]),
     (
         3,
         &[

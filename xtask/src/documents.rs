@@ -139,7 +139,7 @@ fn roff(text: &str) -> String {
 /// The manual page of the configuration file.
 fn file_page() -> String {
     let mut out = String::from(
-        ".TH DOT\\-PROXY.TOML 5 2026-11-23 dot\\-proxy \"dot\\-proxy configuration\"\n.SH NAME\n\
+        ".TH DOT\\-PROXY.TOML 5 2026-11-24 dot\\-proxy \"dot\\-proxy configuration\"\n.SH NAME\n\
          dot\\-proxy.toml \\- configuration of the DNS\\-over\\-TLS forwarder dot\\-proxy\n.SH SYNOPSIS\n",
     );
     let _ = writeln!(out, ".I {}", DEFAULT_PATH.replace('-', "\\-"));
@@ -185,12 +185,39 @@ fn file_page() -> String {
     folded(&out)
 }
 
+/// What the manual says of the command that changes the machine.
+const SYSTEM_DNS: &str = "\
+\"dot-proxy system-dns enable\" points the lookups of the machine at the service, \"disable\" puts back what was there \
+before, byte for byte, and \"status\" says what is so. enable and disable need root. Installing the package changes nothing.
+
+enable first asks the service a query over UDP and TCP, at those of its addresses that have port 53. If it does not \
+answer, or answers with a failure, nothing is changed and the reason is said; with --force it goes on. Then it looks at what \
+manages DNS here, and goes through that. systemd-resolved gets a drop-in that sends all names to the service, and \
+NetworkManager, where it would tell systemd-resolved the servers of networks, another one that keeps it from doing so. \
+Where NetworkManager writes resolv.conf, it gets a drop-in with global servers. Debian's resolvconf gets a hook, openresolv \
+three lines in resolvconf.conf. In all other cases resolv.conf itself is replaced, with its search domains and options kept; \
+DHCP clients are kept from writing it. A resolv.conf that is immutable or on a read-only file system is not touched.
+
+Everything that is changed is recorded, with a copy, before it is changed: after an interruption at any point disable \
+puts everything back. If lookups do not go to the service within ten seconds, enable takes everything back by itself. To \
+enable twice does no harm, and mends what somebody has overwritten.
+
+disable leaves alone what somebody has changed since, says so, and ends with status 1; with --force it puts back what was \
+there before enable nevertheless. If nothing is enabled it says so and ends with status 0. It needs no configuration.
+
+Names below domains that a link of systemd-resolved has for itself, as those of a VPN, still go to the servers of that \
+link; enable and status name them. Where NetworkManager manages a VPN, its names go to the service as all others do, and \
+are not found if the servers of the VPN alone know them.
+
+enable and disable end with 0 if done and 1 if not. status ends with 0 if it is enabled and lookups go to the \
+service, 1 if it is enabled and they do not, for instance since somebody has overwritten resolv.conf, and 3 if it is not enabled.";
+
 /// The manual page of the program: made from its command line, with what a service's page must say besides.
 fn program_page() -> String {
     let page = clap_mangen::Man::new(cli::command())
         .title("DOT-PROXY")
         .section("8")
-        .date("2026-11-23")
+        .date("2026-11-24")
         .manual("System administration");
     let mut out = Vec::new();
     // writing to memory cannot fail
@@ -203,7 +230,7 @@ fn program_page() -> String {
     text.push_str(".SH COMMANDS\n");
     for command in cli::command().get_subcommands() {
         let about = command.get_about().map(ToString::to_string).unwrap_or_default();
-        let _ = write!(text, ".TP\n.B {}\n{}", command.get_name(), roff(&about));
+        let _ = write!(text, ".TP\n.B {}\n{}", command.get_name().replace('-', "\\-"), roff(&about));
     }
     for (title, paragraphs) in [
         (
@@ -212,6 +239,7 @@ fn program_page() -> String {
              key has been verified; nothing is ever sent in clear or to a resolver that is not authenticated. If no \
              resolver answers within the deadline, the client gets SERVFAIL with an extended error that says why.",
         ),
+        ("SYSTEM DNS", SYSTEM_DNS),
         (
             "SOCKETS",
             "Sockets that the service manager hands over (dot-proxy.socket) are served as they are: datagrams and streams, \
@@ -249,10 +277,11 @@ fn program_page() -> String {
             "Of the service and of check: 0 after an orderly stop, 1 if the service could not start or go on, 2 for wrong \
              arguments, 78 for a configuration that cannot be used. Of status: 0 serving, 1 degraded (a worker takes no \
              turns, or no resolver is usable), 3 not running, 4 unknown, such as when the control socket may not be used. \
-             Of reload: 0 in force, 1 refused, 3 and 4 as before.",
+             Of reload: 0 in force, 1 refused, 3 and 4 as before. Those of \"system-dns\" stand in SYSTEM DNS.",
         ),
     ] {
-        let _ = write!(text, ".SH \"{title}\"\n{}", roff(paragraphs));
+        let paragraphs: Vec<String> = paragraphs.split("\n\n").map(roff).collect();
+        let _ = write!(text, ".SH \"{title}\"\n{}", paragraphs.join(".PP\n"));
     }
     let _ = write!(
         text,
@@ -266,6 +295,12 @@ fn program_page() -> String {
         roff(
             "The socket of status and reload, for the user and the group of the service. Members of the group may use it."
         )
+    );
+    let _ = write!(
+        text,
+        ".TP\n.I {}\n{}",
+        "/var/lib/dot-proxy/system-dns".replace('-', "\\-"),
+        roff("What \"system-dns enable\" changed, with copies of what was there before; only while it is enabled.")
     );
     text.push_str(".SH SEE ALSO\n.BR dot\\-proxy.toml (5)\n");
     folded(&text)
