@@ -9,7 +9,7 @@ files_in() {
   ( cd "$1"
     find . -xdev \( -path ./proc -o -path ./sys -o -path ./dev -o -path ./run -o -path ./tmp -o -path ./var/tmp -o -path ./var/log \
       -o -path ./var/lib/dpkg -o -path ./var/lib/apt -o -path ./var/cache/apt -o -path ./var/cache/debconf \
-      -o -path ./var/lib/rpm -o -path ./var/lib/systemd/timers -o -path ./packages \
+      -o -path ./var/lib/rpm -o -path ./root/.rpmdb -o -path ./var/lib/systemd/timers -o -path ./packages \
       -o -path './etc/passwd*' -o -path './etc/group*' -o -path './etc/shadow*' -o -path './etc/gshadow*' -o -path ./etc/.pwd.lock \) -prune -o -print
     find etc -xdev -type f ! -path 'etc/passwd*' ! -path 'etc/group*' ! -path 'etc/shadow*' ! -path 'etc/gshadow*' -exec sha256sum {} +
     find var/lib/dpkg/info -name 'dot-proxy*'
