@@ -31,6 +31,9 @@ _dot__proxy() {
             dot__proxy,status)
                 cmd="dot__proxy__subcmd__status"
                 ;;
+            dot__proxy,system-dns)
+                cmd="dot__proxy__subcmd__system__subcmd__dns"
+                ;;
             dot__proxy__subcmd__help,check)
                 cmd="dot__proxy__subcmd__help__subcmd__check"
                 ;;
@@ -46,6 +49,42 @@ _dot__proxy() {
             dot__proxy__subcmd__help,status)
                 cmd="dot__proxy__subcmd__help__subcmd__status"
                 ;;
+            dot__proxy__subcmd__help,system-dns)
+                cmd="dot__proxy__subcmd__help__subcmd__system__subcmd__dns"
+                ;;
+            dot__proxy__subcmd__help__subcmd__system__subcmd__dns,disable)
+                cmd="dot__proxy__subcmd__help__subcmd__system__subcmd__dns__subcmd__disable"
+                ;;
+            dot__proxy__subcmd__help__subcmd__system__subcmd__dns,enable)
+                cmd="dot__proxy__subcmd__help__subcmd__system__subcmd__dns__subcmd__enable"
+                ;;
+            dot__proxy__subcmd__help__subcmd__system__subcmd__dns,status)
+                cmd="dot__proxy__subcmd__help__subcmd__system__subcmd__dns__subcmd__status"
+                ;;
+            dot__proxy__subcmd__system__subcmd__dns,disable)
+                cmd="dot__proxy__subcmd__system__subcmd__dns__subcmd__disable"
+                ;;
+            dot__proxy__subcmd__system__subcmd__dns,enable)
+                cmd="dot__proxy__subcmd__system__subcmd__dns__subcmd__enable"
+                ;;
+            dot__proxy__subcmd__system__subcmd__dns,help)
+                cmd="dot__proxy__subcmd__system__subcmd__dns__subcmd__help"
+                ;;
+            dot__proxy__subcmd__system__subcmd__dns,status)
+                cmd="dot__proxy__subcmd__system__subcmd__dns__subcmd__status"
+                ;;
+            dot__proxy__subcmd__system__subcmd__dns__subcmd__help,disable)
+                cmd="dot__proxy__subcmd__system__subcmd__dns__subcmd__help__subcmd__disable"
+                ;;
+            dot__proxy__subcmd__system__subcmd__dns__subcmd__help,enable)
+                cmd="dot__proxy__subcmd__system__subcmd__dns__subcmd__help__subcmd__enable"
+                ;;
+            dot__proxy__subcmd__system__subcmd__dns__subcmd__help,help)
+                cmd="dot__proxy__subcmd__system__subcmd__dns__subcmd__help__subcmd__help"
+                ;;
+            dot__proxy__subcmd__system__subcmd__dns__subcmd__help,status)
+                cmd="dot__proxy__subcmd__system__subcmd__dns__subcmd__help__subcmd__status"
+                ;;
             *)
                 ;;
         esac
@@ -53,7 +92,7 @@ _dot__proxy() {
 
     case "${cmd}" in
         dot__proxy)
-            opts="-h -V --config --listen --upstream --help --version run check status reload help"
+            opts="-h -V --config --listen --upstream --help --version run check status reload system-dns help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -105,7 +144,7 @@ _dot__proxy() {
             return 0
             ;;
         dot__subcmd__proxy__subcmd__help)
-            opts="run check status reload help"
+            opts="run check status reload system-dns help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -188,6 +227,62 @@ _dot__proxy() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        dot__subcmd__proxy__subcmd__help__subcmd__system__subcmd__dns)
+            opts="enable disable status"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        dot__subcmd__proxy__subcmd__help__subcmd__system__subcmd__dns__subcmd__disable)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        dot__subcmd__proxy__subcmd__help__subcmd__system__subcmd__dns__subcmd__enable)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        dot__subcmd__proxy__subcmd__help__subcmd__system__subcmd__dns__subcmd__status)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         dot__subcmd__proxy__subcmd__reload)
             opts="-h --socket --config --listen --upstream --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -252,6 +347,196 @@ _dot__proxy() {
             fi
             case "${prev}" in
                 --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --listen)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --upstream)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        dot__subcmd__proxy__subcmd__system__subcmd__dns)
+            opts="-h --root --config --listen --upstream --help enable disable status help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --listen)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --upstream)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        dot__subcmd__proxy__subcmd__system__subcmd__dns__subcmd__disable)
+            opts="-h --force --root --config --listen --upstream --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --listen)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --upstream)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        dot__subcmd__proxy__subcmd__system__subcmd__dns__subcmd__enable)
+            opts="-h --force --root --config --listen --upstream --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --listen)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --upstream)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        dot__subcmd__proxy__subcmd__system__subcmd__dns__subcmd__help)
+            opts="enable disable status help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        dot__subcmd__proxy__subcmd__system__subcmd__dns__subcmd__help__subcmd__disable)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        dot__subcmd__proxy__subcmd__system__subcmd__dns__subcmd__help__subcmd__enable)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        dot__subcmd__proxy__subcmd__system__subcmd__dns__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        dot__subcmd__proxy__subcmd__system__subcmd__dns__subcmd__help__subcmd__status)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        dot__subcmd__proxy__subcmd__system__subcmd__dns__subcmd__status)
+            opts="-h --root --config --listen --upstream --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --root)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
