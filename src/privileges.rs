@@ -180,7 +180,8 @@ pub fn give_up(identity: &Identity) -> Result<Privileges, PrivilegeError> {
     let id = |what: String| {
         move |error: Errno| {
             PrivilegeError(format!(
-                "giving up privileges: {what}: {error}; start as that user, or with the right to change to it"
+                "giving up privileges: {what}: {error}; start as that user, with the right to become it, or, where \
+                 root is nobody outside of a container, with user = \"root\""
             ))
         }
     };
