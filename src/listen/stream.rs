@@ -311,7 +311,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
                 return;
             }
             self.hall.path.counters().tcp_queries.add(1);
-            let link = Link::Stream { idle: self.hall.limits.get().idle };
+            let link = Link::Stream { idle: self.hall.limits.get().idle, encrypted: false };
             let (desk, path) = (self.desk.clone(), self.hall.path.clone());
             match path.receive(message, self.client, link) {
                 Verdict::Silence => self.reading = false,
