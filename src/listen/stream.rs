@@ -65,7 +65,9 @@ impl Hall {
         let closed = self.places.borrow_mut().resize(total, per_client);
         for (number, desk) in &*self.desks.borrow() {
             desk.unread_limit.set(limits.unread);
-            desk.broken.set(desk.broken.get() || closed.contains(number));
+            if closed.contains(number) {
+                desk.make_room();
+            }
             desk.bell.ring();
         }
     }
@@ -96,8 +98,7 @@ impl Hall {
             Admission::Admitted(number) => number,
             Admission::Replaces { newcomer, closed } => {
                 if let Some(desk) = self.desks.borrow().get(&closed) {
-                    desk.broken.set(true);
-                    desk.bell.ring();
+                    desk.make_room();
                 }
                 newcomer
             }
@@ -148,6 +149,8 @@ struct Desk {
     in_flight: Cell<usize>,
     /// The connection ends at once, whatever waits.
     broken: Cell<bool>,
+    /// It does so to make room for another, and may say goodbye.
+    makes_room: Cell<bool>,
     bell: Bell,
     room: Notify,
     unread_limit: Cell<usize>,
@@ -159,6 +162,7 @@ impl Desk {
             outgoing: RefCell::default(),
             in_flight: Cell::new(0),
             broken: Cell::new(false),
+            makes_room: Cell::new(false),
             bell: Bell::default(),
             room: Notify::new(),
             unread_limit: Cell::new(unread_limit),
@@ -181,6 +185,13 @@ impl Desk {
         }
         self.hand_in(answer);
         Ok(())
+    }
+
+    /// Ends the connection, which has nothing to do, in favour of another.
+    fn make_room(&self) {
+        self.makes_room.set(true);
+        self.broken.set(true);
+        self.bell.ring();
     }
 
     /// Waits for the end of the connection.
@@ -209,6 +220,7 @@ where
         inflow: Inflow::with_capacity(READ_BUFFER),
         writing: Vec::new(),
         written: 0,
+        unsent: false,
         reading: true,
         marked_idle: true,
         last_message: now,
@@ -235,6 +247,8 @@ struct Conversation<S> {
     /// What is being written; new answers gather in the desk meanwhile.
     writing: Vec<u8>,
     written: usize,
+    /// Whether the stream holds octets back that the client has not taken yet, as TLS does.
+    unsent: bool,
     reading: bool,
     marked_idle: bool,
     last_message: Instant,
@@ -248,6 +262,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.desk.bell.listen(context);
         if self.desk.broken.get() {
+            if self.desk.makes_room.get() {
+                // what cannot be said at once is not said
+                let _ = self.close(context);
+            }
             return Poll::Ready(Ok(()));
         }
         if let Poll::Ready(Err(error)) = self.read(context) {
@@ -263,14 +281,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
         }
         let finished = !self.reading || self.hall.stopped.get();
         if finished && self.desk.in_flight.get() == 0 && !self.is_writing() {
-            return Pin::new(&mut self.stream).poll_shutdown(context);
+            let closed = self.close(context);
+            if closed.is_ready() {
+                return closed;
+            }
         }
         self.mark();
         self.look_at_time(context)
     }
 
+    /// Says that nothing more comes. The client has as long to take that as it has to take answers.
+    fn close(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let closed = Pin::new(&mut self.stream).poll_shutdown(context);
+        if closed.is_pending() {
+            self.reading = false;
+            self.unsent = true;
+            self.last_progress = Instant::now();
+        }
+        closed
+    }
+
     fn is_writing(&self) -> bool {
-        self.written < self.writing.len() || !self.desk.outgoing.borrow().is_empty()
+        self.unsent || self.written < self.writing.len() || !self.desk.outgoing.borrow().is_empty()
     }
 
     fn unread(&self) -> usize {
@@ -290,7 +322,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
                 return Poll::Pending;
             }
             let mut buffer = ReadBuf::new(self.inflow.room());
-            ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer))?;
+            match ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer)) {
+                // TLS without a goodbye: what came before was whole messages, or is none
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
+                result => result?,
+            }
             let count = buffer.filled().len();
             self.inflow.filled(count);
             // the client has said all it wants to say, and may still listen (RFC 1035 §4.2.2)
@@ -358,7 +394,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
                 std::mem::swap(&mut self.writing, &mut self.desk.outgoing.borrow_mut());
                 self.desk.room.notify_waiters();
                 if self.writing.is_empty() {
-                    return Pin::new(&mut self.stream).poll_flush(context);
+                    let flushed = Pin::new(&mut self.stream).poll_flush(context);
+                    self.unsent = flushed.is_pending();
+                    return flushed;
                 }
                 self.last_progress = Instant::now();
             }
@@ -393,21 +431,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
     }
 
     fn look_at_time(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Some(due) = self.due() else { return Poll::Pending };
-        if self.timer.deadline() > due.into() {
-            self.timer.as_mut().reset(due.into());
-        }
-        while self.timer.as_mut().poll(context).is_ready() {
-            if Instant::now() >= due {
-                if self.is_writing() {
-                    return Poll::Ready(Err(io::Error::new(
-                        io::ErrorKind::TimedOut,
-                        "the client does not read its answers",
-                    )));
-                }
-                return Pin::new(&mut self.stream).poll_shutdown(context);
+        while let Some(due) = self.due() {
+            if self.timer.deadline() > due.into() {
+                self.timer.as_mut().reset(due.into());
             }
-            self.timer.as_mut().reset(due.into());
+            ready!(self.timer.as_mut().poll(context));
+            if Instant::now() < due {
+                self.timer.as_mut().reset(due.into());
+                continue;
+            }
+            if self.is_writing() {
+                let why = "the client does not read its answers";
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, why)));
+            }
+            let closed = self.close(context);
+            if closed.is_ready() {
+                return closed;
+            }
         }
         Poll::Pending
     }
