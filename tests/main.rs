@@ -50,6 +50,8 @@ mod conformance {
     mod n_transfers;
     /// Network namespaces.
     pub(crate) mod namespace;
+    /// O. TLS towards clients.
+    pub(crate) mod o_tls;
     /// A network of one's own, and a capture of it.
     mod own_network;
     /// Proxies with other settings for their resolvers.

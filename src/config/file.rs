@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::fs;
 use std::io::Read;
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,9 +17,10 @@ use toml::de::{DeTable, DeValue};
 
 use super::options::{self, Applies, OPTIONS, Opt, SECTIONS};
 use super::settings::{
-    Listen, LocalOrForward, LogSettings, LogTarget, Privacy, Process, Roots, Sandbox, Settings, SpecialNames, Upstream,
+    ClientTls, Listen, LocalOrForward, LogSettings, LogTarget, Privacy, Process, Roots, Sandbox, Settings,
+    SpecialNames, Upstream,
 };
-use super::values::{self, ServerEntry, Value};
+use super::values::{self, DNS_PORT, DOT_PORT, ServerEntry, Value};
 
 /// Where the configuration is looked for unless the command line says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/dot-proxy/dot-proxy.toml";
@@ -142,8 +144,10 @@ fn accept(name: &str, text: &str, overrides: &Overrides, running: Option<&Loaded
     }
     reader.overrides(overrides);
     reader.defaults();
-    let waiting = running.map_or_else(Vec::new, |running| reader.keep_from(running));
+    // of the file as it is written, whatever of it waits
     reader.relations();
+    reader.tls_relations();
+    let waiting = running.map_or_else(Vec::new, |running| reader.keep_from(running));
     if !reader.problems.is_empty() {
         return Err(ConfigError { problems: reader.problems });
     }
@@ -241,6 +245,16 @@ impl Reader<'_> {
             }
             waiting.push(path);
         }
+        // as long as there are sockets for TLS they need what they had
+        let has = |values: &HashMap<String, Value>| values.contains_key(&options::TLS_CERTIFICATE.path());
+        if has(&running.values) && !has(&self.values) {
+            for path in [&options::TLS_CERTIFICATE, &options::TLS_KEY, &options::TLS_CLIENT_CA].map(Opt::path) {
+                if let Some(kept) = running.values.get(&path) {
+                    self.values.insert(path.clone(), kept.clone());
+                    waiting.push(path);
+                }
+            }
+        }
         waiting
     }
 
@@ -257,6 +271,55 @@ impl Reader<'_> {
             self.problems.push(format!(
                 "{place}: {path}: is not shorter than upstream.deadline ({limit}); accepted: a shorter duration"
             ));
+        }
+    }
+
+    /// What TLS towards clients takes: a certificate and its key together, and no port that is for plain DNS, nor plain
+    /// DNS one that is for TLS (RFC 7858 §3.1).
+    fn tls_relations(&mut self) {
+        let mut problems = Vec::new();
+        let place = |option: &Opt| self.places.get(&option.path()).cloned().unwrap_or_else(|| self.name.to_owned());
+        let (certificate, key) = (&options::TLS_CERTIFICATE, &options::TLS_KEY);
+        let is_set = |option: &Opt| match self.values.get(&option.path()) {
+            Some(Value::Addresses(addresses)) => !addresses.is_empty(),
+            found => found.is_some(),
+        };
+        let is_wrong = |option: &Opt| self.problems.iter().any(|problem| problem.contains(&option.path()));
+        for option in [&options::TLS_ADDRESSES, certificate, key, &options::TLS_CLIENT_CA] {
+            let missing = [certificate, key].into_iter().find(|needed| !is_set(needed) && !is_wrong(needed));
+            if let Some(missing) = missing.filter(|_| is_set(option)) {
+                let (place, path, missing) = (place(option), option.path(), missing.path());
+                problems.push(format!(
+                    "{place}: {path}: is set without {missing}; accepted: with listen.tls-certificate and \
+                     listen.tls-key, the PEM files of a certificate and its key"
+                ));
+            }
+        }
+        let plain = self.addresses(&options::ADDRESSES);
+        for (option, forbidden, what) in [
+            (&options::ADDRESSES, DOT_PORT, "of DNS over TLS alone"),
+            (&options::TLS_ADDRESSES, DNS_PORT, "of plain DNS alone"),
+        ] {
+            for address in self.addresses(option) {
+                let (place, path) = (place(option), option.path());
+                if address.port() == forbidden {
+                    problems.push(format!(
+                        "{place}: {path}: {address}: port {forbidden} is that {what} (RFC 7858); accepted: another port"
+                    ));
+                } else if option.key != options::ADDRESSES.key && address.port() != 0 && plain.contains(address) {
+                    problems.push(format!(
+                        "{place}: {path}: {address} is one of listen.addresses as well; accepted: another port"
+                    ));
+                }
+            }
+        }
+        self.problems.extend(problems);
+    }
+
+    fn addresses(&self, option: &Opt) -> &[SocketAddr] {
+        match self.values.get(&option.path()) {
+            Some(Value::Addresses(addresses)) => addresses,
+            _ => &[],
         }
     }
 
@@ -340,13 +403,19 @@ impl Reader<'_> {
     }
 
     fn listen(&self) -> Result<Listen, String> {
-        let (Some(Value::Addresses(addresses)), Some(Value::Networks(allow))) =
-            (self.values.get(&options::ADDRESSES.path()), self.values.get(&options::ALLOW.path()))
-        else {
-            return Err("listen: no addresses".to_owned());
+        let Some(Value::Networks(allow)) = self.values.get(&options::ALLOW.path()) else {
+            return Err("listen.allow: no value".to_owned());
+        };
+        let tls = match (self.path(&options::TLS_CERTIFICATE), self.path(&options::TLS_KEY)) {
+            (Some(certificate), Some(key)) => {
+                Some(ClientTls { certificate, key, client_ca: self.path(&options::TLS_CLIENT_CA) })
+            }
+            _ => None,
         };
         Ok(Listen {
-            addresses: addresses.clone(),
+            addresses: self.addresses(&options::ADDRESSES).to_vec(),
+            tls_addresses: self.addresses(&options::TLS_ADDRESSES).to_vec(),
+            tls,
             free_bind: self.boolean(&options::FREE_BIND),
             allow: allow.clone(),
             udp_payload_limit: self.number(&options::UDP_PAYLOAD_LIMIT)?,

@@ -6,16 +6,20 @@ use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io;
 use std::net::IpAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
+use tokio::task::spawn_local;
 use tokio::time::Sleep;
 
+use super::handshake::{LONGEST, shake_hands};
 use super::limits::{Admission, Places};
 use crate::bell::Bell;
 use crate::dns::crossing::Link;
@@ -43,10 +47,21 @@ pub struct Limits {
     pub unread: usize,
 }
 
+/// What clients speak below DNS.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Transport {
+    /// Plain TCP.
+    Tcp,
+    /// TLS over TCP (RFC 7858).
+    Tls,
+}
+
 /// All connections of a worker's clients, whichever listener accepted them.
 pub struct Hall {
     path: Rc<Path>,
     limits: Cell<Limits>,
+    /// How clients on TLS are met.
+    tls: RefCell<Option<Arc<ServerConfig>>>,
     places: RefCell<Places>,
     desks: RefCell<HashMap<u64, Rc<Desk>>>,
     stopped: Cell<bool>,
@@ -55,8 +70,13 @@ pub struct Hall {
 impl Hall {
     /// A hall without connections.
     pub fn new(path: Rc<Path>, limits: Limits, places: Places) -> Hall {
-        let limits = Cell::new(limits);
-        Hall { path, limits, places: RefCell::new(places), desks: RefCell::default(), stopped: Cell::new(false) }
+        let (limits, places, stopped) = (Cell::new(limits), RefCell::new(places), Cell::new(false));
+        Hall { path, limits, tls: RefCell::default(), places, desks: RefCell::default(), stopped }
+    }
+
+    /// From now on clients on TLS are met with this; connections that there are stay as they are.
+    pub fn meet_with(&self, tls: Option<Arc<ServerConfig>>) {
+        self.tls.replace(tls);
     }
 
     /// Other limits from now on, also for the connections that there are.
@@ -108,10 +128,16 @@ impl Hall {
         self.desks.borrow_mut().insert(number, desk.clone());
         Some((number, desk))
     }
+
+    /// A connection has ended.
+    fn leave(&self, number: u64) {
+        self.desks.borrow_mut().remove(&number);
+        self.places.borrow_mut().leave(number);
+    }
 }
 
-/// Accepts connections for as long as it is polled.
-pub async fn accept(listener: TcpListener, hall: Rc<Hall>) {
+/// Accepts connections, of plain TCP or of TLS, for as long as it is polled.
+pub async fn accept(listener: TcpListener, hall: Rc<Hall>, transport: Transport) {
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
@@ -121,7 +147,10 @@ pub async fn accept(listener: TcpListener, hall: Rc<Hall>) {
                 if let Err(error) = stream.set_nodelay(true) {
                     log::debug!("a client's connection: {error}");
                 }
-                tokio::task::spawn_local(converse(stream, peer.ip(), number, desk, hall.clone()));
+                match transport {
+                    Transport::Tcp => drop(spawn_local(converse(stream, peer.ip(), number, desk, hall.clone(), false))),
+                    Transport::Tls => drop(spawn_local(greet(stream, peer.ip(), number, desk, hall.clone()))),
+                }
             }
             // the client went away before it was accepted; that is its own affair
             Err(error) if is_of_one_connection(&error) => {}
@@ -207,14 +236,31 @@ impl Desk {
     }
 }
 
+/// Serves one client on TLS: the handshake, unless the connection must end before, and then the rest.
+async fn greet(stream: TcpStream, client: IpAddr, number: u64, desk: Rc<Desk>, hall: Rc<Hall>) {
+    let tls = hall.tls.borrow().clone();
+    let Some(tls) = tls else { return hall.leave(number) };
+    let limit = hall.limits.get().idle.min(LONGEST);
+    let mut handshake = pin!(shake_hands(stream, tls, limit, hall.path.counters()));
+    let met = poll_fn(|context| {
+        desk.bell.listen(context);
+        if desk.broken.get() || hall.stopped.get() { Poll::Ready(None) } else { handshake.as_mut().poll(context) }
+    });
+    match met.await {
+        Some(stream) => converse(stream, client, number, desk, hall.clone(), true).await,
+        None => hall.leave(number),
+    }
+}
+
 /// Serves one client's connection until it ends.
-async fn converse<S>(stream: S, client: IpAddr, number: u64, desk: Rc<Desk>, hall: Rc<Hall>)
+async fn converse<S>(stream: S, client: IpAddr, number: u64, desk: Rc<Desk>, hall: Rc<Hall>, encrypted: bool)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let now = Instant::now();
     let mut conversation = Conversation {
         stream,
+        encrypted,
         client,
         number,
         inflow: Inflow::with_capacity(READ_BUFFER),
@@ -235,12 +281,12 @@ where
     }
     desk.broken.set(true);
     desk.room.notify_waiters();
-    hall.desks.borrow_mut().remove(&number);
-    hall.places.borrow_mut().leave(number);
+    hall.leave(number);
 }
 
 struct Conversation<S> {
     stream: S,
+    encrypted: bool,
     client: IpAddr,
     number: u64,
     inflow: Inflow,
@@ -347,14 +393,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
                 return;
             }
             self.hall.path.counters().tcp_queries.add(1);
-            let link = Link::Stream { idle: self.hall.limits.get().idle, encrypted: false };
+            let link = Link::Stream { idle: self.hall.limits.get().idle, encrypted: self.encrypted };
             let (desk, path) = (self.desk.clone(), self.hall.path.clone());
             match path.receive(message, self.client, link) {
                 Verdict::Silence => self.reading = false,
                 Verdict::Reply(answer) => put(&mut self.desk.outgoing.borrow_mut(), &answer),
                 Verdict::Relay(pending) => {
                     desk.in_flight.set(desk.in_flight.get() + 1);
-                    tokio::task::spawn_local(async move {
+                    spawn_local(async move {
                         let answer = path.relay(pending).await;
                         if desk.broken.get() {
                             path.counters().unsent_answers.add(1);
@@ -366,7 +412,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
                 }
                 Verdict::Transfer(pending) => {
                     desk.in_flight.set(desk.in_flight.get() + 1);
-                    tokio::task::spawn_local(async move {
+                    spawn_local(async move {
                         let send = async |answer: Vec<u8>| desk.hand_in_when_read(&answer).await;
                         tokio::select! {
                             // a transfer that ends too early must not look whole

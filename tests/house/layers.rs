@@ -20,7 +20,16 @@ const LAYERS: &[(u8, &[&str])] = &[
     (4, &["config/file", "dns/crossing", "upstream/establish"]),
     (
         3,
-        &["config/values", "dns/privacy", "dns/special", "dns/transfer", "sockets", "upstream/plan", "upstream/server"],
+        &[
+            "config/values",
+            "dns/privacy",
+            "dns/special",
+            "dns/transfer",
+            "listen/certificate",
+            "sockets",
+            "upstream/plan",
+            "upstream/server",
+        ],
     ),
     (
         2,
@@ -35,7 +44,7 @@ const LAYERS: &[(u8, &[&str])] = &[
             "upstream/tls",
         ],
     ),
-    (1, &["config/settings", "dns/message", "log_lines", "log_sinks", "report"]),
+    (1, &["config/settings", "dns/message", "listen/handshake", "log_lines", "log_sinks", "report"]),
     (
         0,
         &[

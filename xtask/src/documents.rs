@@ -72,6 +72,9 @@ fn sample(option: &Opt) -> &'static str {
         "workers" => "2",
         "user" | "group" => "\"dot-proxy\"",
         "socket" => "\"/run/dot-proxy/control\"",
+        "tls-certificate" => "\"/etc/dot-proxy/tls.crt\"",
+        "tls-key" => "\"/etc/dot-proxy/tls.key\"",
+        "tls-client-ca" => "\"/etc/dot-proxy/clients.crt\"",
         "ca-file" => "\"/etc/ssl/certs/ca-certificates.crt\"",
         _ => "",
     }
