@@ -75,6 +75,7 @@ mod hostile {
 
 /// Start and stop of the process.
 mod life {
+    mod certificates;
     mod control;
     pub(crate) mod inherited;
     mod privileges;
