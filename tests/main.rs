@@ -90,4 +90,5 @@ mod peers {
     mod glibc;
     mod programs;
     mod resolvers;
+    mod tls_clients;
 }

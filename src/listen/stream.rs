@@ -498,3 +498,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
         Poll::Pending
     }
 }
+
+#[cfg(test)]
+#[path = "stream_tests.rs"]
+mod stream_tests;
