@@ -3,10 +3,11 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Arg, ArgAction, Command, value_parser};
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use crate::config::file::{DEFAULT_PATH, Overrides, Source};
 use crate::config::options::{ADDRESSES, Opt, SERVERS};
+use crate::system_dns::switch::Verb;
 
 /// What to do.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -22,6 +23,8 @@ pub enum Action {
     },
     /// Have the running service read its configuration again.
     Reload,
+    /// Point the machine's lookups at this program, or back, or say where they go.
+    SystemDns(Verb),
 }
 
 /// What the command line asks for.
@@ -33,6 +36,8 @@ pub struct Invocation {
     pub source: Source,
     /// The control socket of the running service, if it was named.
     pub socket: Option<PathBuf>,
+    /// The directory below which the files and programs of the machine lie; `/` but in tests.
+    pub root: PathBuf,
 }
 
 /// A flag that takes the place of an option of the file.
@@ -94,6 +99,45 @@ pub fn command() -> Command {
                 )
                 .arg(socket()),
         )
+        .subcommand(system_dns())
+}
+
+/// The command that changes the machine around the service.
+fn system_dns() -> Command {
+    let force = |help: &'static str| Arg::new("force").long("force").action(ArgAction::SetTrue).help(help);
+    Command::new("system-dns")
+        .about("Points the machine's lookups at this service, reversibly; see SYSTEM DNS in dot-proxy(8).")
+        .subcommand_required(true)
+        .arg(
+            Arg::new("root")
+                .long("root")
+                .value_name("DIRECTORY")
+                .global(true)
+                .hide(true)
+                .default_value("/")
+                .value_parser(value_parser!(PathBuf)),
+        )
+        .subcommand(
+            Command::new("enable")
+                .about("Points the machine's lookups at this service, if it answers.")
+                .arg(force("Also if the service does not answer, or answers with a failure.")),
+        )
+        .subcommand(
+            Command::new("disable")
+                .about("Puts back what was there before.")
+                .arg(force("Also over what somebody has changed since.")),
+        )
+        .subcommand(Command::new("status").about("Says what manages DNS here and whether lookups go to this service."))
+}
+
+/// What follows `system-dns`.
+fn verb(matches: &ArgMatches) -> Option<Verb> {
+    let (name, matches) = matches.subcommand()?;
+    Some(match name {
+        "enable" => Verb::Enable { force: matches.get_flag("force") },
+        "disable" => Verb::Disable { force: matches.get_flag("force") },
+        _ => Verb::Status,
+    })
 }
 
 /// Reads the arguments, the program's name first.
@@ -105,21 +149,32 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
     let words = |name: &str| matches.get_many::<String>(name).into_iter().flatten().cloned().collect();
     let overrides = Overrides { listen: words("listen"), upstream: words("upstream") };
     let source = Source { path: matches.get_one::<PathBuf>("config").cloned(), overrides };
-    let path = |inner: &clap::ArgMatches| inner.get_one::<PathBuf>("socket").cloned();
-    let (action, socket) = match matches.subcommand() {
-        Some(("check", _)) => (Action::Check, None),
-        Some(("status", inner)) => (Action::Status { json: inner.get_flag("json") }, path(inner)),
-        Some(("reload", inner)) => (Action::Reload, path(inner)),
-        _ => (Action::Run, None),
+    let path = |inner: &ArgMatches, name: &str| inner.get_one::<PathBuf>(name).cloned();
+    let (mut socket, mut root) = (None, PathBuf::from("/"));
+    let action = match matches.subcommand() {
+        Some(("check", _)) => Action::Check,
+        Some(("status", inner)) => {
+            socket = path(inner, "socket");
+            Action::Status { json: inner.get_flag("json") }
+        }
+        Some(("reload", inner)) => {
+            socket = path(inner, "socket");
+            Action::Reload
+        }
+        Some(("system-dns", inner)) => {
+            root = path(inner, "root").unwrap_or(root);
+            verb(inner).map_or(Action::Run, Action::SystemDns)
+        }
+        _ => Action::Run,
     };
-    Ok(Invocation { action, source, socket })
+    Ok(Invocation { action, source, socket, root })
 }
 
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests fail loudly")]
 
-    use super::{Action, command, parse};
+    use super::{Action, Verb, command, parse};
 
     fn arguments(line: &str) -> Result<super::Invocation, clap::Error> {
         parse(line.split(' ').map(Into::into))
@@ -140,6 +195,24 @@ mod tests {
         assert_eq!((check.action, check.source.path), (Action::Check, Some("/x".into())));
         let status = arguments("dot-proxy status --json --socket /y").unwrap();
         assert_eq!((status.action, status.socket), (Action::Status { json: true }, Some("/y".into())));
+    }
+
+    #[test]
+    fn the_verbs_of_system_dns_have_their_flags() {
+        for (line, verb) in [
+            ("enable", Verb::Enable { force: false }),
+            ("enable --force", Verb::Enable { force: true }),
+            ("disable --force", Verb::Disable { force: true }),
+            ("status", Verb::Status),
+        ] {
+            let found = arguments(&format!("dot-proxy system-dns {line} --config /x")).unwrap();
+            assert_eq!(
+                (found.action, found.root, found.source.path),
+                (Action::SystemDns(verb), "/".into(), Some("/x".into()))
+            );
+        }
+        assert_eq!(arguments("dot-proxy system-dns status --root /y").unwrap().root, std::path::Path::new("/y"));
+        assert_eq!(arguments("dot-proxy system-dns").unwrap_err().exit_code(), 2);
     }
 
     #[test]

@@ -19,6 +19,7 @@ use crate::sandbox::{self, Confined, Reach};
 use crate::service::{Premises, Service};
 use crate::sockets::{self, Bound};
 use crate::system_calls;
+use crate::system_dns::switch::{self, Switch, Verb};
 use crate::upstream::server::{self, UpstreamServer};
 
 /// Exit status for a configuration that cannot be used (sysexits.h, EX_CONFIG): starting again would not help.
@@ -58,6 +59,10 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Action::Check => check(&invocation.source),
         Action::Status { json } => return status(&invocation, json),
         Action::Reload => return reload(&invocation),
+        Action::SystemDns(verb) => match system_dns(&invocation, verb) {
+            Ok(status) => return ExitCode::from(status),
+            Err(stop) => Err(stop),
+        },
     };
     let (text, status) = match result {
         Ok(()) => return ExitCode::SUCCESS,
@@ -243,6 +248,23 @@ fn check(source: &Source) -> Result<(), Stop> {
     }
     tell("configuration ok");
     Ok(())
+}
+
+/// Points the machine at the addresses of the configuration, or back, or says where it points; gives the exit status.
+fn system_dns(invocation: &Invocation, verb: Verb) -> Result<u8, Stop> {
+    let servers = || {
+        let loaded = file::load(&invocation.source).map_err(config)?;
+        switch::servers(&loaded.settings.listen.addresses).map_err(config)
+    };
+    let mut report = |line: &str| tell(line);
+    let mut switch = Switch::new(&invocation.root, &mut report);
+    match verb {
+        Verb::Enable { force } => switch.enable(&servers()?, force),
+        // the way back is open whatever the configuration has become
+        Verb::Disable { force } => switch.disable(force),
+        Verb::Status => switch.status(&servers()?),
+    }
+    .map_err(failure)
 }
 
 /// Asks the running service; where its socket is, the command line says, or the configuration, or the custom.

@@ -56,6 +56,19 @@ pub mod config {
     pub mod values;
 }
 
+/// The command that points the machine's lookups at dot-proxy, and back. The decision is `decision`, a pure function of
+/// `facts`; what was changed stands in the `ledger` before it is changed.
+pub mod system_dns {
+    pub mod decision;
+    pub mod facts;
+    pub mod ledger;
+    pub mod programs;
+    pub mod resolv_conf;
+    pub mod switch;
+    pub mod trial;
+    pub mod verdict;
+}
+
 pub mod bell;
 pub mod cli;
 pub mod control;

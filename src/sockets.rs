@@ -3,7 +3,9 @@
 
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6, TcpListener as StdTcpListener, UdpSocket as StdUdpSocket};
+use std::net::{
+    IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6, TcpListener as StdTcpListener, UdpSocket as StdUdpSocket,
+};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -91,6 +93,14 @@ pub struct BindError {
     source: io::Error,
 }
 
+impl BindError {
+    /// Whether the address is one that every machine with IPv6 has.
+    fn is_for_want_of_ipv6(&self) -> bool {
+        let everywhere = matches!(self.address.ip(), IpAddr::V6(ip) if ip.is_loopback() || ip.is_unspecified());
+        everywhere && matches!(self.source.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL))
+    }
+}
+
 impl fmt::Display for BindError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let BindError { address, kind, source } = self;
@@ -106,7 +116,10 @@ impl fmt::Display for BindError {
                 }
                 write!(out, " choose another address ({})", option.path())
             }
-            Some(libc::EACCES) => write!(out, "; ports below 1024 need root or CAP_NET_BIND_SERVICE"),
+            Some(libc::EACCES) => write!(
+                out,
+                "; ports below 1024 need root, CAP_NET_BIND_SERVICE or the sysctl net.ipv4.ip_unprivileged_port_start"
+            ),
             Some(libc::EADDRNOTAVAIL) => {
                 write!(out, "; this machine has no such address; set listen.free-bind if it comes later")
             }
@@ -117,12 +130,13 @@ impl fmt::Display for BindError {
 
 impl std::error::Error for BindError {}
 
-/// Binds every address for each of `workers`; with `free`, also those that this machine does not have yet.
+/// Binds every address for each of `workers`; with `free`, also those that this machine does not have yet. Where the
+/// machine has no IPv6 at all, loopback and wildcard of IPv6 are left out as long as there is another address.
 ///
 /// # Errors
 /// The first address that cannot be had.
 pub fn bind_all(addresses: &[SocketAddr], free: bool, workers: usize) -> Result<Vec<Bound>, BindError> {
-    addresses.iter().map(|&address| bind_address(address, free, workers)).collect()
+    bind_those_there_are(addresses, |address| bind_address(address, free, workers))
 }
 
 /// Binds every address for TLS, likewise.
@@ -130,11 +144,31 @@ pub fn bind_all(addresses: &[SocketAddr], free: bool, workers: usize) -> Result<
 /// # Errors
 /// The first address that cannot be had.
 pub fn bind_all_for_tls(addresses: &[SocketAddr], free: bool, workers: usize) -> Result<Vec<Bound>, BindError> {
-    let bound = addresses.iter().map(|&address| {
+    bind_those_there_are(addresses, |address| {
         let (tls, address) = bind_each(address, free, workers, "tls")?;
         Ok(Bound { address, origin: "own".to_owned(), udp: Vec::new(), tcp: Vec::new(), tls })
-    });
-    bound.collect()
+    })
+}
+
+fn bind_those_there_are(
+    addresses: &[SocketAddr],
+    bind: impl Fn(SocketAddr) -> Result<Bound, BindError>,
+) -> Result<Vec<Bound>, BindError> {
+    let (mut bound, mut left_out) = (Vec::new(), None);
+    for &address in addresses {
+        match bind(address) {
+            Ok(one) => bound.push(one),
+            Err(error) if error.is_for_want_of_ipv6() => {
+                log::warn!("{error}; going on without it, since this machine has no IPv6");
+                left_out = Some(error);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    match left_out {
+        Some(error) if bound.is_empty() => Err(error),
+        _ => Ok(bound),
+    }
 }
 
 fn bind_address(address: SocketAddr, free: bool, workers: usize) -> Result<Bound, BindError> {

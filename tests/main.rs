@@ -57,7 +57,7 @@ mod conformance {
     /// Proxies with other settings for their resolvers.
     mod resolvers;
     /// A bench with another configuration.
-    mod setup;
+    pub(crate) mod setup;
 }
 
 /// The rules of the house.
@@ -82,6 +82,7 @@ mod life {
     mod reload;
     mod start;
     mod stop;
+    mod system_dns;
 }
 
 /// Real resolvers, real clients, and many queries.

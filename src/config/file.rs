@@ -148,6 +148,8 @@ fn accept(name: &str, text: &str, overrides: &Overrides, running: Option<&Loaded
     reader.relations();
     reader.tls_relations();
     let waiting = running.map_or_else(Vec::new, |running| reader.keep_from(running));
+    // of the addresses that are served
+    reader.no_loop();
     if !reader.problems.is_empty() {
         return Err(ConfigError { problems: reader.problems });
     }
@@ -323,6 +325,25 @@ impl Reader<'_> {
         }
     }
 
+    /// A server that is one of our own listeners would ask us what we ask it.
+    fn no_loop(&mut self) {
+        let Some(Value::Servers(servers)) = self.values.get(&options::SERVERS.path()) else { return };
+        let place = self.places.get(&options::SERVERS.path()).cloned().unwrap_or_else(|| self.name.to_owned());
+        let mut problems = Vec::new();
+        for option in [&options::ADDRESSES, &options::TLS_ADDRESSES] {
+            let own = self.addresses(option);
+            for address in
+                servers.iter().map(ServerEntry::address).filter(|server| own.iter().any(|own| reaches(*own, *server)))
+            {
+                let path = option.path();
+                problems.push(format!(
+                    "{place}: upstream.servers: {address} is dot-proxy's own address ({path}); accepted: a resolver's"
+                ));
+            }
+        }
+        self.problems.extend(problems);
+    }
+
     fn duration(&self, option: &Opt) -> Duration {
         match self.values.get(&option.path()) {
             Some(Value::Duration(duration)) => *duration,
@@ -444,6 +465,12 @@ impl Reader<'_> {
             queue: self.number(&options::QUEUE)?,
         })
     }
+}
+
+/// Whether a listener on `own` is what a connection to `server` of this machine reaches.
+fn reaches(own: SocketAddr, server: SocketAddr) -> bool {
+    let everywhere = own.ip().is_unspecified() && server.ip().is_loopback() && own.is_ipv4() == server.is_ipv4();
+    own.port() != 0 && own.port() == server.port() && (own.ip() == server.ip() || everywhere)
 }
 
 /// What to say of a key that is none.

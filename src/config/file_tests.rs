@@ -276,3 +276,18 @@ fn tls_is_given_up_at_a_restart_only() {
     std::fs::write(&path, "[listen]\ntls-key = \"/a.key\"\n").unwrap();
     assert!(renew(&from(&path), &running).is_err());
 }
+
+#[test]
+fn r40_a_server_that_is_an_own_address_is_a_loop_and_one_that_is_a_name_needs_its_address() {
+    let said = refused("[listen]\naddresses = [\"127.0.0.1:853\"]\n[upstream]\nservers = [\"127.0.0.1#a.test\"]");
+    assert!(said.contains("f.toml:4: upstream.servers: 127.0.0.1:853 is dot-proxy's own address"), "{said}");
+    let pair = "tls-certificate = \"/a.crt\"\ntls-key = \"/a.key\"";
+    for own in ["127.0.0.1:853", "0.0.0.0:853"] {
+        let tls =
+            format!("[listen]\n{pair}\ntls-addresses = [\"{own}\"]\n[upstream]\nservers = [\"127.0.0.1#a.test\"]");
+        let said = refused(&tls);
+        assert!(said.contains("127.0.0.1:853 is dot-proxy's own address (listen.tls-addresses)"), "{said}");
+    }
+    let said = refused("[upstream]\nservers = [\"dns.example\"]");
+    assert!(said.contains("is a name, and no address to connect to; write its address before it"), "{said}");
+}

@@ -50,6 +50,11 @@ pub struct ServerEntry {
 }
 
 impl ServerEntry {
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// The server, with the group's values for what the entry leaves open.
     pub fn server(&self, roots: &Roots, post_quantum: bool) -> Server {
         Server {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{
@@ -77,7 +77,18 @@ impl TrustStores {
 /// If it cannot be read, or has none, or one of unknown form.
 pub fn read_ca_file(path: &Path) -> Result<RootCertStore, TlsError> {
     let fault = |why: String| TlsError::Roots(path.to_owned(), why);
-    let certificates = CertificateDer::pem_file_iter(path).map_err(|error| fault(error.to_string()))?;
+    let unreadable = |error: pem::Error| {
+        let missing = matches!(&error, pem::Error::Io(error) if error.kind() == std::io::ErrorKind::NotFound);
+        // set by systemd, whose unit shows the service a part of the machine only
+        let hint = match std::env::var_os("INVOCATION_ID") {
+            Some(_) if missing => {
+                " (the unit of the service may show it only what is below /etc and /usr, see dot-proxy.toml(5))"
+            }
+            _ => "",
+        };
+        fault(format!("{error}{hint}"))
+    };
+    let certificates = CertificateDer::pem_file_iter(path).map_err(unreadable)?;
     let mut store = RootCertStore::empty();
     for certificate in certificates {
         let certificate = certificate.map_err(|error| fault(error.to_string()))?;

@@ -17,7 +17,7 @@ const LAYERS: &[(u8, &[&str])] = &[
     (7, &["upstream/solo"]),
     (6, &["upstream/group"]),
     (5, &["upstream/connection", "cli"]),
-    (4, &["config/file", "dns/crossing", "upstream/establish"]),
+    (4, &["config/file", "dns/crossing", "system_dns/switch", "upstream/establish"]),
     (
         3,
         &[
@@ -27,6 +27,7 @@ const LAYERS: &[(u8, &[&str])] = &[
             "dns/transfer",
             "listen/certificate",
             "sockets",
+            "system_dns/ledger",
             "upstream/plan",
             "upstream/server",
         ],
@@ -39,12 +40,26 @@ const LAYERS: &[(u8, &[&str])] = &[
             "listen/datagrams",
             "listen/limits",
             "log",
+            "system_dns/decision",
+            "system_dns/trial",
             "upstream/health",
             "upstream/inflight",
             "upstream/tls",
         ],
     ),
-    (1, &["config/settings", "dns/message", "listen/handshake", "log_lines", "log_sinks", "report"]),
+    (
+        1,
+        &[
+            "config/settings",
+            "dns/message",
+            "listen/handshake",
+            "log_lines",
+            "log_sinks",
+            "report",
+            "system_dns/facts",
+            "system_dns/verdict",
+        ],
+    ),
     (
         0,
         &[
@@ -58,6 +73,8 @@ const LAYERS: &[(u8, &[&str])] = &[
             "privileges",
             "sandbox",
             "system_calls",
+            "system_dns/programs",
+            "system_dns/resolv_conf",
             "systemd",
         ],
     ),

@@ -1,4 +1,4 @@
-//! The page of conformance and the tests that exist say the same.
+//! The pages of conformance and of faults, and the tests that exist, say the same.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -8,7 +8,8 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The numbers in the names of test functions that begin with `letter`, such as `c043_...`; a name may carry several.
+/// The numbers in the names of test functions that begin with `letter`, such as `c043_...`; a name may carry several, of
+/// either letter: `c148_r38_...`.
 fn numbers_of_tests(letter: char) -> BTreeSet<u16> {
     let mut found = BTreeSet::new();
     let mut folders: Vec<PathBuf> = vec![root().join("tests")];
@@ -26,8 +27,11 @@ fn numbers_of_tests(letter: char) -> BTreeSet<u16> {
                     is_test = true;
                 } else if let Some(name) = line.strip_prefix("fn ").filter(|_| is_test) {
                     is_test = false;
-                    let numbers = name.split('_').map_while(|part| part.strip_prefix(letter)?.parse::<u16>().ok());
-                    found.extend(numbers);
+                    let numbers = name.split('_').map_while(|part| {
+                        let mut letters = part.chars();
+                        Some((letters.next()?, letters.as_str().parse::<u16>().ok()?))
+                    });
+                    found.extend(numbers.filter(|(first, _)| *first == letter).map(|(_, number)| number));
                 } else if line.starts_with("#[ignore") {
                     is_test = false;
                 }
@@ -49,14 +53,27 @@ fn rows(page: &str) -> BTreeMap<u16, String> {
     found
 }
 
+/// Whether every row that says "tested" has a test of its number, and no other row has.
+fn agree(page: &str, rows: &BTreeMap<u16, String>, tests: &BTreeSet<u16>) {
+    for (number, state) in rows {
+        let says_tested = state.starts_with("tested");
+        assert_eq!(says_tested, tests.contains(number), "{page}, number {number}: {state:?}");
+        assert!(!state.is_empty(), "{page}: number {number} has no state");
+    }
+}
+
+#[test]
+fn the_page_of_faults_agrees_with_the_tests() {
+    let page = "docs/faults.md";
+    let (tests, rows) = (numbers_of_tests('r'), rows(page));
+    assert_eq!(rows.keys().copied().collect::<Vec<_>>(), (35..=40).collect::<Vec<u16>>());
+    agree(page, &rows, &tests);
+}
+
 #[test]
 fn the_page_of_conformance_agrees_with_the_tests() {
     let (tests, rows) = (numbers_of_tests('c'), rows("docs/conformance.md"));
     assert_eq!(rows.keys().copied().collect::<Vec<_>>(), (1..=161).collect::<Vec<u16>>());
-    for (number, state) in &rows {
-        let says_tested = state.starts_with("tested");
-        assert_eq!(says_tested, tests.contains(number), "docs/conformance.md, number {number}: {state:?}");
-        assert!(!state.is_empty(), "number {number} has no state");
-    }
+    agree("docs/conformance.md", &rows, &tests);
     assert!(tests.len() > 90, "only {} numbers have tests", tests.len());
 }

@@ -215,7 +215,7 @@ fn c142_sockets_for_another_process_are_let_alone() {
 }
 
 #[test]
-fn c142_a_socket_that_nobody_claims_is_named() {
+fn c142_r37_a_socket_that_nobody_claims_is_named() {
     let stage = Stage::new();
     let (unix, listener) = (UnixDatagram::unbound().unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
     let connection = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -229,7 +229,7 @@ fn c142_a_socket_that_nobody_claims_is_named() {
 }
 
 #[test]
-fn c143_a_restart_with_handed_over_sockets_loses_no_query() {
+fn c143_r37_a_restart_with_handed_over_sockets_loses_no_query() {
     let stage = Stage::new();
     let (udp, tcp) = (UdpSocket::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
     let manager = stage.manager(&[&udp, &tcp], &[("LISTEN_PID", "$$"), ("LISTEN_FDS", "2"), ("LISTEN_FDNAMES", "a:b")]);

@@ -6,6 +6,7 @@ use std::process::Command;
 use testkit::{Pki, Proxy, UdpClient, config_for, inspect, query};
 
 use crate::conformance::bench::{Bench, binary};
+use crate::conformance::namespace::{in_namespace, run as run_command};
 
 fn run(arguments: &[&str]) -> (i32, String, String) {
     let output = Command::new(binary()).args(arguments).output().unwrap();
@@ -130,4 +131,50 @@ fn every_worker_serves() {
         assert_eq!(inspect::a_records(&answer), [testkit::a_for(&name)]);
     }
     assert_eq!(server.journal().accepted(), 3);
+}
+
+#[test]
+fn c148_r38_an_address_that_is_not_there_yet_is_bound_when_asked_and_served_when_it_comes() {
+    in_namespace(&[], || {
+        let pki = Pki::new();
+        let server = testkit::DotServer::start(pki.server(&["upstream.test"]));
+        let config = config_for(&[(server.address(), "upstream.test")], pki.ca_file());
+        let config = config.replace("127.0.0.1:0", "192.0.2.7:5353\", \"[2001:db8::7]:5353");
+        let (status, said) = Proxy::builder(binary()).config(&config).start_expecting_failure();
+        assert_eq!(status.code(), Some(1));
+        assert!(said.contains("192.0.2.7:5353") && said.contains("set listen.free-bind"), "{said}");
+        let free =
+            config.replace("[listen]\n", "[listen]\nfree-bind = true\nallow = [\"192.0.2.7\", \"2001:db8::7\"]\n");
+        let proxy = Proxy::builder(binary()).config(&free).start();
+        run_command("ip addr add 192.0.2.7/32 dev lo");
+        run_command("ip addr add 2001:db8::7/128 dev lo nodad");
+        for address in proxy.addresses() {
+            let answer = UdpClient::connect(*address).ask(&query(1, "www.test", 1)).unwrap();
+            assert_eq!(inspect::a_records(&answer), [testkit::a_for("www.test")]);
+        }
+    });
+}
+
+#[test]
+fn r38_r40_a_start_without_any_network_is_ready_at_once_and_needs_no_name() {
+    in_namespace(&[], || {
+        // the default resolvers: nothing can be looked up and nobody can be reached
+        let proxy = Proxy::builder(binary()).config("workers = 1\n[listen]\naddresses = [\"127.0.0.1:0\"]\n").start();
+        let answer = UdpClient::connect(proxy.address()).ask(&query(1, "www.test", 1)).unwrap();
+        assert_eq!(inspect::rcode(&answer), 2);
+    });
+}
+
+#[test]
+fn r38_a_machine_without_ipv6_is_served_on_its_other_addresses() {
+    in_namespace(&[], || {
+        run_command("sysctl -q -w net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.lo.disable_ipv6=1");
+        let addresses = "workers = 1\n[listen]\naddresses = [\"127.0.0.1:0\", \"[::1]:0\"]\n";
+        let proxy = Proxy::builder(binary()).config(addresses).start();
+        assert_eq!(proxy.addresses().len(), 1);
+        assert!(proxy.log().contains("going on without it, since this machine has no IPv6"), "{}", proxy.log());
+        let (status, said) =
+            Proxy::builder(binary()).config("[listen]\naddresses = [\"[::1]:0\"]\n").start_expecting_failure();
+        assert!(status.code() == Some(1) && said.contains("cannot listen on [::1]:0"), "{said}");
+    });
 }

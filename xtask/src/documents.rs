@@ -6,7 +6,7 @@ use std::path::Path;
 
 use dot_proxy::cli;
 use dot_proxy::config::file::DEFAULT_PATH;
-use dot_proxy::config::options::{OPTIONS, Opt, SECTIONS};
+use dot_proxy::config::options::{Applies, OPTIONS, Opt, SECTIONS};
 
 /// Path and content of every generated file.
 pub fn all() -> Vec<(&'static str, String)> {
@@ -80,19 +80,27 @@ fn sample(option: &Opt) -> &'static str {
     }
 }
 
+/// What is said of an option that a reload does not change.
+fn when(option: &Opt) -> &'static str {
+    match option.applies {
+        Applies::Reload => "",
+        Applies::Restart => "A change takes effect at a restart.",
+    }
+}
+
 /// The default file: every option, commented out, with its default.
 fn example() -> String {
     let mut out = format!(
         "# {DEFAULT_PATH}: configuration of dot-proxy, see dot-proxy.toml(5).\n\
          # Every line is commented out and shows the default; the empty file is the default service.\n\
-         # `dot-proxy check` says whether a change is right.\n"
+         # `dot-proxy check` says whether a change is right, `systemctl reload dot-proxy` puts it in force.\n"
     );
     for (section, about) in SECTIONS {
         let header = if section.is_empty() { String::new() } else { format!("[{section}]\n") };
         let _ = write!(out, "\n# {about}\n{header}");
         for option in OPTIONS.iter().filter(|option| option.section == *section) {
             out.push('\n');
-            for line in wrapped(&format!("{} {}", option.summary, option.text), 100) {
+            for line in wrapped(&format!("{} {} {}", option.summary, option.text, when(option)), 100) {
                 let _ = writeln!(out, "# {line}");
             }
             let value = if option.default.is_empty() { sample(option) } else { option.default };
@@ -134,7 +142,7 @@ fn roff(text: &str) -> String {
 /// The manual page of the configuration file.
 fn file_page() -> String {
     let mut out = String::from(
-        ".TH DOT\\-PROXY.TOML 5 2026-11-23 dot\\-proxy \"dot\\-proxy configuration\"\n.SH NAME\n\
+        ".TH DOT\\-PROXY.TOML 5 2026-11-24 dot\\-proxy \"dot\\-proxy configuration\"\n.SH NAME\n\
          dot\\-proxy.toml \\- configuration of the DNS\\-over\\-TLS forwarder dot\\-proxy\n.SH SYNOPSIS\n",
     );
     let _ = writeln!(out, ".I {}", DEFAULT_PATH.replace('-', "\\-"));
@@ -142,7 +150,15 @@ fn file_page() -> String {
     out.push_str(&roff(
         "A file in the TOML format. Every key is optional, and the empty or missing file is the default service. An \
          unknown key or a value that cannot be accepted is refused, with file, line, key and what would be accepted. \
-         Run \"dot-proxy check\" after a change.",
+         Run \"dot-proxy check\" after a change, and \"dot-proxy reload\" or \"systemctl reload dot-proxy\" to put it in force: \
+         all of it, or, if anything is wrong, nothing. Where a change takes effect at a restart, the option says so; with \
+         the socket unit a restart loses no query.",
+    ));
+    out.push_str(".PP\n");
+    out.push_str(&roff(
+        "Files are absolute paths, or \"credential:NAME\" for a credential that the unit hands over with LoadCredential=. The \
+         service manager makes credentials once, at the start: a renewed one is read at a restart. The unit shows the \
+         service only what is below /etc and /usr; for a file elsewhere add BindReadOnlyPaths= to it with systemctl edit.",
     ));
     for (section, about) in SECTIONS {
         let title = if section.is_empty() { "TOP OF THE FILE".to_owned() } else { format!("SECTION [{section}]") };
@@ -158,6 +174,7 @@ fn file_page() -> String {
             if !option.default.is_empty() {
                 out.push_str(&roff(&format!("Default: {}", option.default)));
             }
+            out.push_str(&roff(when(option)));
             if let Some(flag) = option.flag {
                 out.push_str(&roff(&format!("On the command line: {flag}.")));
             }
@@ -171,12 +188,39 @@ fn file_page() -> String {
     folded(&out)
 }
 
+/// What the manual says of the command that changes the machine.
+const SYSTEM_DNS: &str = "\
+\"dot-proxy system-dns enable\" points the lookups of the machine at the service, \"disable\" puts back what was there \
+before, byte for byte, and \"status\" says what is so. enable and disable need root. Installing the package changes nothing.
+
+enable first asks the service a query over UDP and TCP, at those of its addresses that have port 53. If it does not \
+answer, or answers with a failure, nothing is changed and the reason is said; with --force it goes on. Then it looks at what \
+manages DNS here, and goes through that. systemd-resolved gets a drop-in that sends all names to the service, and \
+NetworkManager, where it would tell systemd-resolved the servers of networks, another one that keeps it from doing so. \
+Where NetworkManager writes resolv.conf, it gets a drop-in with global servers. Debian's resolvconf gets a hook, openresolv \
+three lines in resolvconf.conf. In all other cases resolv.conf itself is replaced, with its search domains and options kept; \
+DHCP clients are kept from writing it. A resolv.conf that is immutable or on a read-only file system is not touched.
+
+Everything that is changed is recorded, with a copy, before it is changed: after an interruption at any point disable \
+puts everything back. If lookups do not go to the service within ten seconds, enable takes everything back by itself. To \
+enable twice does no harm, and mends what somebody has overwritten.
+
+disable leaves alone what somebody has changed since, says so, and ends with status 1; with --force it puts back what was \
+there before enable nevertheless. If nothing is enabled it says so and ends with status 0. It needs no configuration.
+
+Names below domains that a link of systemd-resolved has for itself, as those of a VPN, still go to the servers of that \
+link; enable and status name them. Where NetworkManager manages a VPN, its names go to the service as all others do, and \
+are not found if the servers of the VPN alone know them.
+
+enable and disable end with 0 if done and 1 if not. status ends with 0 if it is enabled and lookups go to the \
+service, 1 if it is enabled and they do not, for instance since somebody has overwritten resolv.conf, and 3 if it is not enabled.";
+
 /// The manual page of the program: made from its command line, with what a service's page must say besides.
 fn program_page() -> String {
     let page = clap_mangen::Man::new(cli::command())
         .title("DOT-PROXY")
         .section("8")
-        .date("2026-11-23")
+        .date("2026-11-24")
         .manual("System administration");
     let mut out = Vec::new();
     // writing to memory cannot fail
@@ -189,7 +233,7 @@ fn program_page() -> String {
     text.push_str(".SH COMMANDS\n");
     for command in cli::command().get_subcommands() {
         let about = command.get_about().map(ToString::to_string).unwrap_or_default();
-        let _ = write!(text, ".TP\n.B {}\n{}", command.get_name(), roff(&about));
+        let _ = write!(text, ".TP\n.B {}\n{}", command.get_name().replace('-', "\\-"), roff(&about));
     }
     for (title, paragraphs) in [
         (
@@ -198,23 +242,68 @@ fn program_page() -> String {
              key has been verified; nothing is ever sent in clear or to a resolver that is not authenticated. If no \
              resolver answers within the deadline, the client gets SERVFAIL with an extended error that says why.",
         ),
+        ("SYSTEM DNS", SYSTEM_DNS),
+        (
+            "SOCKETS",
+            "Sockets that the service manager hands over (dot-proxy.socket) are served as they are: datagrams and streams, \
+             IPv4 and IPv6, told apart by what they are and named in the log by FileDescriptorName=. One that cannot be \
+             served is a reason not to start. They stay open over a restart, so that no query is lost, and the service \
+             needs no capability. Without them the addresses of the configuration are bound; if a port is taken, the \
+             message names the process and the unit that hold it. After a configuration that could not be used, mend it \
+             and run \"systemctl restart dot-proxy.socket\".",
+        ),
+        (
+            "PRIVILEGES",
+            "Started as root, it binds its sockets, reads its files and becomes the user and group of the configuration \
+             (dot-proxy, or nobody where there is no such user), with no capability, no way to new privileges and no \
+             access for debuggers; that root cannot come back is tried before anything is served. It serves as root only \
+             with user = \"root\". Then it confines itself, as far as the kernel can: with Landlock to reading its \
+             configuration, its certificates and the trust store, and to TCP connections to port 853 and the ports of its \
+             servers; with seccomp to the system calls that it needs, of which none starts a program or makes memory \
+             executable. One line of the log says what holds. What was given up is not had again at a reload: a server on \
+             another port, or a file in another folder, is refused then and needs a restart.",
+        ),
+        (
+            "RELOAD",
+            "\"dot-proxy reload\", \"systemctl reload dot-proxy\" and SIGHUP have the configuration read again, with its \
+             certificates. If anything in it is wrong, nothing changes, and the log says what and where. Otherwise all of \
+             it is in force for the next query; queries in flight are answered, clients keep their connections, and \
+             connections to servers that stay are kept.",
+        ),
         (
             "SIGNALS",
-            "SIGTERM and SIGINT end the service: no new queries are taken, and those in flight are answered first. SIGHUP is heeded and changes nothing yet: a changed configuration takes effect at a restart.",
+            "SIGTERM and SIGINT end the service: no new queries are taken, and those in flight are answered first. SIGHUP \
+             is a reload.",
         ),
         (
             "EXIT STATUS",
-            "0 after an orderly stop, 1 if the service could not start or go on, 2 for wrong arguments, 78 for a \
-             configuration that cannot be used.",
+            "Of the service and of check: 0 after an orderly stop, 1 if the service could not start or go on, 2 for wrong \
+             arguments, 78 for a configuration that cannot be used. Of status: 0 serving, 1 degraded (a worker takes no \
+             turns, or no resolver is usable), 3 not running, 4 unknown, such as when the control socket may not be used. \
+             Of reload: 0 in force, 1 refused, 3 and 4 as before. Those of \"system-dns\" stand in SYSTEM DNS.",
         ),
     ] {
-        let _ = write!(text, ".SH \"{title}\"\n{}", roff(paragraphs));
+        let paragraphs: Vec<String> = paragraphs.split("\n\n").map(roff).collect();
+        let _ = write!(text, ".SH \"{title}\"\n{}", paragraphs.join(".PP\n"));
     }
     let _ = write!(
         text,
         ".SH FILES\n.TP\n.I {}\n{}",
         DEFAULT_PATH.replace('-', "\\-"),
         roff("The configuration, see dot-proxy.toml(5).")
+    );
+    let _ = write!(
+        text,
+        ".TP\n.I /run/dot\\-proxy/control\n{}",
+        roff(
+            "The socket of status and reload, for the user and the group of the service. Members of the group may use it."
+        )
+    );
+    let _ = write!(
+        text,
+        ".TP\n.I {}\n{}",
+        "/var/lib/dot-proxy/system-dns".replace('-', "\\-"),
+        roff("What \"system-dns enable\" changed, with copies of what was there before; only while it is enabled.")
     );
     text.push_str(".SH SEE ALSO\n.BR dot\\-proxy.toml (5)\n");
     folded(&text)
