@@ -238,7 +238,7 @@ fn program_page() -> String {
     for (title, paragraphs) in [
         (
             "DETAILS",
-            "Clients speak plain DNS over UDP and TCP. Every query is relayed inside TLS to a resolver whose certificate or \
+            "Clients speak plain DNS over UDP and TCP, or DNS over TLS where a certificate is configured. Every query is relayed inside TLS to a resolver whose certificate or \
              key has been verified; nothing is ever sent in clear or to a resolver that is not authenticated. If no \
              resolver answers within the deadline, the client gets SERVFAIL with an extended error that says why.",
         ),
@@ -246,7 +246,8 @@ fn program_page() -> String {
         (
             "SOCKETS",
             "Sockets that the service manager hands over (dot-proxy.socket) are served as they are: datagrams and streams, \
-             IPv4 and IPv6, told apart by what they are and named in the log by FileDescriptorName=. One that cannot be \
+             IPv4 and IPv6, told apart by what they are and named in the log by FileDescriptorName=. A listening stream called tls \
+             serves DNS over TLS (dot-proxy-tls.socket). One that cannot be \
              served is a reason not to start. They stay open over a restart, so that no query is lost, and the service \
              needs no capability. Without them the addresses of the configuration are bound; if a port is taken, the \
              message names the process and the unit that hold it. After a configuration that could not be used, mend it \
