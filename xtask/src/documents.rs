@@ -1,4 +1,5 @@
-//! The files that are made from the table of options and the command line: the commented example, two manual pages.
+//! The files that are made from the table of options and the command line: the commented example, two manual pages, and what the
+//! shells complete; and the copyright file, made from the crates.
 
 use std::fmt::Write;
 use std::fs;
@@ -8,22 +9,33 @@ use dot_proxy::cli;
 use dot_proxy::config::file::DEFAULT_PATH;
 use dot_proxy::config::options::{Applies, OPTIONS, Opt, SECTIONS};
 
-/// Path and content of every generated file.
+use crate::{completions, copyright};
+
+/// Path and content of every file that is made from the program's own tables.
 pub fn all() -> Vec<(&'static str, String)> {
-    vec![
+    let mut files = vec![
         ("packaging/dot-proxy.toml", example()),
         ("man/dot-proxy.toml.5", file_page()),
         ("man/dot-proxy.8", program_page()),
-    ]
+    ];
+    files.extend(completions::all());
+    files
+}
+
+/// The above, and the copyright file, for which the sources of the crates below `root`'s lock file are read.
+fn all_below(root: &Path) -> Result<Vec<(&'static str, String)>, String> {
+    let mut files = all();
+    files.push(("packaging/copyright", copyright::file(root)?));
+    Ok(files)
 }
 
 /// Writes them below `root`.
 ///
 /// # Errors
-/// The first that cannot be written.
+/// The first that cannot be made or written.
 pub fn write(root: &Path) -> Result<String, String> {
     let mut said = Vec::new();
-    for (name, content) in all() {
+    for (name, content) in all_below(root)? {
         let path = root.join(name);
         let parent = path.parent().unwrap_or(root);
         fs::create_dir_all(parent).map_err(|error| format!("{}: {error}", parent.display()))?;
@@ -39,7 +51,8 @@ pub fn write(root: &Path) -> Result<String, String> {
 /// Which are stale, and how to refresh them.
 pub fn check(root: &Path) -> Result<String, String> {
     let stale = |(name, content): &(&str, String)| fs::read_to_string(root.join(name)).ok().as_ref() != Some(content);
-    let names: Vec<&str> = all().iter().filter(|file| stale(file)).map(|(name, _)| *name).collect();
+    let files = all_below(root)?;
+    let names: Vec<&str> = files.iter().filter(|file| stale(file)).map(|(name, _)| *name).collect();
     if names.is_empty() {
         Ok("generated files are up to date".to_owned())
     } else {

@@ -1,4 +1,6 @@
 //! Development tasks of dot-proxy, as a library so that tests reach them.
 
+mod completions;
+pub mod copyright;
 pub mod demo;
 pub mod documents;

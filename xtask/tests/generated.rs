@@ -76,3 +76,45 @@ fn the_manual_names_every_option_and_every_flag() {
         }
     }
 }
+
+#[test]
+fn the_shells_complete_every_command_and_every_flag() {
+    for file in ["dot-proxy.bash", "_dot-proxy", "dot-proxy.fish"] {
+        let completions = content(file);
+        for command in dot_proxy::cli::command().get_subcommands() {
+            assert!(completions.contains(command.get_name()), "{file}: {}", command.get_name());
+        }
+        for flag in OPTIONS.iter().filter_map(|option| option.flag) {
+            // fish writes a long flag as `-l name`
+            assert!(completions.contains(flag.trim_start_matches('-')), "{file}: {flag}");
+        }
+    }
+}
+
+/// Debian's format, and nothing that a reader would have to look for elsewhere.
+#[test]
+fn the_copyright_file_has_the_text_of_every_licence_it_names() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let file = xtask::copyright::file(&root).unwrap_or_else(|problem| panic!("{problem}"));
+    let paragraphs: Vec<&str> = file.split("\n\n").collect();
+    let field = |paragraph: &str, name: &str| -> Option<String> {
+        paragraph.lines().find_map(|line| line.strip_prefix(name)).map(|value| value.trim().to_owned())
+    };
+    let texts: Vec<String> = paragraphs
+        .iter()
+        .filter(|text| text.starts_with("License:"))
+        .map(|text| field(text, "License:").unwrap())
+        .collect();
+    let crates: Vec<&&str> = paragraphs.iter().filter(|text| text.starts_with("Files:")).collect();
+    assert!(crates.len() > 40, "only {}", crates.len());
+    for one in crates {
+        assert!(field(one, "Copyright:").is_some_and(|holder| !holder.is_empty()), "{one}");
+        for name in field(one, "License:").unwrap().split([' ', ',']).filter(|word| !["", "or", "and"].contains(word)) {
+            assert!(texts.iter().any(|text| text == name), "no text of {name}: {one}");
+        }
+    }
+    for name in ["rustls", "tokio", "aws-lc-sys", "ring"] {
+        assert_eq!(file.contains(&format!("Files: vendor/{name}/*")), name != "ring", "{name}");
+    }
+    assert!(!file.contains("TERMS AND CONDITIONS FOR USE"));
+}
