@@ -10,7 +10,8 @@ use crate::cli::{self, Action, Invocation};
 use crate::config::file::{self, Loaded, Source};
 use crate::config::settings::{LogTarget, Sandbox, Settings};
 use crate::control::{self, Answer, ControlSocket, Question};
-use crate::inherited::{self, Inherited};
+use crate::inherited::{self, Inherited, Kind};
+use crate::listen::certificate::{Certificate, Occasion};
 use crate::log::{Log, Target};
 use crate::privileges::{self, Identity};
 use crate::report::State;
@@ -102,8 +103,8 @@ fn run(invocation: &Invocation) -> Result<(), Stop> {
     let opened = open(&invocation.source, &loaded.settings, inherited);
     // the first thread of all: before it the privileges are gone
     log.run().map_err(failure)?;
-    let Opened { premises, servers, bound } = opened?;
-    let result = Service::start(premises, loaded, servers, bound).map_err(failure)?.serve();
+    let Opened { premises, servers, certificate, bound } = opened?;
+    let result = Service::start(premises, loaded, servers, certificate, bound).map_err(failure)?.serve();
     log.finish();
     result.map_err(Stop::Failure)
 }
@@ -112,6 +113,7 @@ fn run(invocation: &Invocation) -> Result<(), Stop> {
 struct Opened {
     premises: Premises,
     servers: Vec<Arc<UpstreamServer>>,
+    certificate: Option<Certificate>,
     bound: Vec<Bound>,
 }
 
@@ -120,20 +122,49 @@ fn open(source: &Source, settings: &Settings, inherited: Vec<Inherited>) -> Resu
     let process = &settings.process;
     let identity = Identity::resolve(process.user.as_deref(), process.group.as_deref()).map_err(config)?;
     let servers = server::read_all(&settings.upstream.servers, &[]).map_err(config)?;
-    let bound = if inherited.is_empty() {
-        sockets::bind_all(&settings.listen.addresses, settings.listen.free_bind, settings.workers)
-    } else {
-        log::info!("listen.addresses is not used: the service manager handed {} sockets over", inherited.len());
-        sockets::adopt(inherited, settings.workers)
-    }
-    .map_err(failure)?;
+    // root's own key can be read now, and not later
+    let certificate = read_certificate(settings, |note| log::warn!("{note}"))?;
+    let bound = listeners(settings, inherited)?;
     let control = open_control(settings, &identity)?;
     let reach = reach(source, settings, control.as_ref());
     let privileges = privileges::give_up(&identity).map_err(failure)?;
     say_who_serves(settings, &identity);
     let (confined, system_calls) = confine(settings.process.sandbox, &reach).map_err(Stop::Failure)?;
     let premises = Premises { source: source.clone(), privileges, confined, reach, system_calls, control };
-    Ok(Opened { premises, servers, bound })
+    Ok(Opened { premises, servers, certificate, bound })
+}
+
+/// What clients on TLS are shown, if any are served; what there is to say of it is handed to `tell`.
+fn read_certificate(settings: &Settings, tell: impl Fn(&str)) -> Result<Option<Certificate>, Stop> {
+    let Some(tls) = &settings.listen.tls else { return Ok(None) };
+    let (certificate, notes) = Certificate::read(tls, Occasion::Start).map_err(config)?;
+    notes.iter().for_each(|note| tell(note));
+    Ok(Some(certificate))
+}
+
+/// The sockets that were handed over, or, where there are none of a kind, those that the configuration asks for.
+fn listeners(settings: &Settings, inherited: Vec<Inherited>) -> Result<Vec<Bound>, Stop> {
+    let (listen, workers) = (&settings.listen, settings.workers);
+    let for_tls = inherited.iter().find(|socket| matches!(socket.kind, Kind::Tls(_)));
+    if let (Some(Inherited { name, address, .. }), None) = (for_tls, &listen.tls) {
+        return Err(config(format!(
+            "inherited socket {name} ({address}): is for DNS over TLS, as its name says, and there is no certificate for it; \
+             set listen.tls-certificate and listen.tls-key"
+        )));
+    }
+    let own_tls = if for_tls.is_some() { &[] } else { listen.tls_addresses.as_slice() };
+    if own_tls.len() != listen.tls_addresses.len() {
+        log::info!("listen.tls-addresses is not used: the service manager handed sockets for TLS over");
+    }
+    let mut bound = if inherited.is_empty() {
+        sockets::bind_all(&listen.addresses, listen.free_bind, workers)
+    } else {
+        log::info!("listen.addresses is not used: the service manager handed {} sockets over", inherited.len());
+        sockets::adopt(inherited, workers)
+    }
+    .map_err(failure)?;
+    bound.extend(sockets::bind_all_for_tls(own_tls, listen.free_bind, workers).map_err(failure)?);
+    Ok(bound)
 }
 
 /// A control socket that was asked for must be had; the default one is had where it can be.
@@ -207,6 +238,13 @@ fn check(source: &Source) -> Result<(), Stop> {
     for server in server::read_all(&settings.upstream.servers, &[]).map_err(config)? {
         let server = server.settings();
         tell(&format!("upstream {}: {}, issued by {}", server.label, server.authentication, server.roots));
+    }
+    if let (Some(_), Some(tls)) = (read_certificate(&settings, tell)?, &settings.listen.tls) {
+        let clients = match &tls.client_ca {
+            Some(path) => format!("clients need a certificate issued by {}", path.display()),
+            None => "clients need no certificate".to_owned(),
+        };
+        tell(&format!("tls with the certificate {}; {clients}", tls.certificate.display()));
     }
     tell("configuration ok");
     Ok(())

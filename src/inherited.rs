@@ -16,7 +16,15 @@ pub enum Kind {
     Udp(UdpSocket),
     /// Connections.
     Tcp(TcpListener),
+    /// Connections of TLS, as the name says.
+    Tls(TcpListener),
 }
+
+/// Names by which a unit says that its sockets are for DNS over TLS (`FileDescriptorName=`).
+const TLS_NAMES: &[&str] = &["tls", "dot"];
+/// The port of DNS over TLS, which is for nothing else, and that of plain DNS, which is not for TLS (RFC 7858 §3.1).
+const DOT_PORT: u16 = 853;
+const DNS_PORT: u16 = 53;
 
 /// A socket that was handed over.
 #[derive(Debug)]
@@ -76,10 +84,19 @@ pub fn take() -> Result<Vec<Inherited>, Unclaimed> {
 
 fn classify(fds: &mut ListenFd, index: usize, name: &str) -> Result<Inherited, String> {
     let text = |error: io::Error| error.to_string();
+    let is_for_tls = TLS_NAMES.contains(&name);
     let name = name.to_owned();
+    let right_port = |address: SocketAddr| match (is_for_tls, address.port()) {
+        (true, DNS_PORT) => Err("port 53 is for plain DNS, and its name is one for DNS over TLS".to_owned()),
+        (false, DOT_PORT) => Err("port 853 is for DNS over TLS; give it the name tls (FileDescriptorName=)".to_owned()),
+        _ => Ok(address),
+    };
     if let Ok(Some(socket)) = fds.take_udp_socket(index) {
+        if is_for_tls {
+            return Err("is a UDP socket, and its name is one for DNS over TLS, which is spoken over TCP".to_owned());
+        }
         socket.set_nonblocking(true).map_err(text)?;
-        let address = socket.local_addr().map_err(text)?;
+        let address = socket.local_addr().map_err(text).and_then(right_port)?;
         return Ok(Inherited { name, address, kind: Kind::Udp(socket) });
     }
     match fds.take_tcp_listener(index) {
@@ -88,8 +105,9 @@ fn classify(fds: &mut ListenFd, index: usize, name: &str) -> Result<Inherited, S
                 return Err("is a connection, not a listening socket (Accept=yes is not for this service)".to_owned());
             }
             listener.set_nonblocking(true).map_err(text)?;
-            let address = listener.local_addr().map_err(text)?;
-            Ok(Inherited { name, address, kind: Kind::Tcp(listener) })
+            let address = listener.local_addr().map_err(text).and_then(right_port)?;
+            let kind = if is_for_tls { Kind::Tls(listener) } else { Kind::Tcp(listener) };
+            Ok(Inherited { name, address, kind })
         }
         Ok(None) => Err("was taken already".to_owned()),
         Err(error) => Err(error.to_string()),

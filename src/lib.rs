@@ -13,7 +13,9 @@ pub mod worker;
 
 /// The ways in: datagrams and streams, and what one client may take.
 pub mod listen {
+    pub mod certificate;
     pub mod datagrams;
+    pub mod handshake;
     pub mod limits;
     pub mod stream;
     pub mod udp;

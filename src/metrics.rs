@@ -48,6 +48,12 @@ counters! {
     tcp_connections,
     /// Connections of clients refused or ended early because of a limit.
     tcp_limited,
+    /// Handshakes with clients on TLS that were completed.
+    tls_handshakes,
+    /// Of those, how many resumed a session.
+    tls_resumed,
+    /// Handshakes of clients on TLS that failed, or were not finished in time.
+    tls_failures,
     /// Messages of clients that were no query: too short, or responses.
     not_queries,
     /// Queries that could not be read, answered FORMERR.

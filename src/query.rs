@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 
 use crate::config::settings::{LocalOrForward, SpecialNames};
-use crate::dns::crossing::{Link, Passage, Switches, to_resolver};
+use crate::dns::crossing::{Link, Passage, Switches, padded, to_resolver};
 use crate::dns::edit::{ExtendedError, reply, reply_to_unreadable};
 use crate::dns::message::{CLASS_IN, HEADER, Message, Signature, is_response, opcode, opcode_of, rcode, rtype};
 use crate::dns::name::Printable;
@@ -218,14 +218,14 @@ impl Path {
         if !rules.allows(client) {
             self.counters.prohibited.add(1);
             let error = ExtendedError::new(ExtendedError::PROHIBITED, "not in listen.allow");
-            return Verdict::Reply(reply(&query, rcode::REFUSED, None, Some(&error)));
+            return Verdict::Reply(padded(reply(&query, rcode::REFUSED, None, Some(&error)), &query, link));
         }
         if query.opcode() == opcode::QUERY && query.question_count() > 1 || query.opt_count() > 1 {
             return self.malformed(bytes);
         }
         if let Some(bytes) = rules.own_answer(&query, link) {
             self.counters.local_replies.add(1);
-            return Verdict::Reply(bytes);
+            return Verdict::Reply(padded(bytes, &query, link));
         }
         let way = match (query.signature(), Transfer::asked_by(&query)) {
             (_, Some(transfer)) if query.opcode() == opcode::QUERY => Way::Transfer(transfer),
@@ -233,7 +233,7 @@ impl Path {
             _ => Way::Shared,
         };
         if self.active.get() >= rules.most_active() {
-            return self.overloaded(&query);
+            return self.overloaded(&query, link);
         }
         let family = if client.to_canonical().is_ipv6() { Family::V6 } else { Family::V4 };
         let Ok((changed, passage)) = to_resolver(&query, rules.switches, link, family) else {
@@ -249,10 +249,10 @@ impl Path {
     }
 
     /// More queries wait than this worker may hold: this one is told at once (RFC 7766 §10).
-    fn overloaded(&self, query: &Message<'_>) -> Verdict {
+    fn overloaded(&self, query: &Message<'_>, link: Link) -> Verdict {
         self.counters.failures.add(1);
         let error = ExtendedError::new(ExtendedError::NETWORK_ERROR, "too many queries wait for an answer");
-        Verdict::Reply(reply(query, rcode::SERVFAIL, None, Some(&error)))
+        Verdict::Reply(padded(reply(query, rcode::SERVFAIL, None, Some(&error)), query, link))
     }
 
     fn malformed(&self, bytes: &[u8]) -> Verdict {
@@ -268,7 +268,7 @@ impl Path {
             return self.malformed(bytes);
         }
         if self.active.get() >= rules.most_active() {
-            return self.overloaded(&header);
+            return self.overloaded(&header, link);
         }
         let Ok((_, passage)) = to_resolver(&header, Switches::default(), link, Family::V4) else {
             return self.malformed(bytes);

@@ -11,7 +11,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::file::{self, Loaded, Source};
+use crate::config::settings::ClientTls;
 use crate::control::{Answer, ControlSocket, Question, Request};
+use crate::listen::certificate::{Certificate, Occasion};
 use crate::metrics::{Counters, Sum};
 use crate::privileges::Privileges;
 use crate::report::{self, Configuration, Failure, Listener, Process, Reload, Report, Server, State};
@@ -57,6 +59,7 @@ pub struct Service {
     started: Instant,
     running: Loaded,
     servers: Vec<Arc<UpstreamServer>>,
+    certificate: Option<Certificate>,
     listeners: Vec<Listener>,
     workers: Vec<Hand>,
     stop: watch::Sender<bool>,
@@ -75,6 +78,7 @@ impl Service {
         premises: Premises,
         running: Loaded,
         servers: Vec<Arc<UpstreamServer>>,
+        certificate: Option<Certificate>,
         mut bound: Vec<Bound>,
     ) -> io::Result<Service> {
         let (stop, stopped) = watch::channel(false);
@@ -85,7 +89,8 @@ impl Service {
             let (address, protocols) = (bound.address.to_string(), bound.protocols().to_owned());
             listeners.push(Listener { address, protocols, origin: bound.origin.clone() });
         }
-        let terms = Arc::new(Terms { settings: running.settings.clone(), servers: servers.clone() });
+        let (settings, tls) = (running.settings.clone(), certificate.as_ref().map(Certificate::config));
+        let terms = Arc::new(Terms { settings, servers: servers.clone(), tls });
         let mut workers = Vec::new();
         for number in 0..running.settings.workers {
             let counters = Arc::new(Counters::default());
@@ -102,7 +107,19 @@ impl Service {
         }
         let (last_reload, pulse, told) = Default::default();
         let started = Instant::now();
-        Ok(Service { premises, started, running, servers, listeners, workers, stop, last_reload, pulse, told })
+        Ok(Service {
+            premises,
+            started,
+            running,
+            servers,
+            certificate,
+            listeners,
+            workers,
+            stop,
+            last_reload,
+            pulse,
+            told,
+        })
     }
 
     /// Serves until a signal comes or a worker ends.
@@ -231,9 +248,12 @@ impl Service {
         self.within_reach(&renewed)?;
         let servers =
             server::read_all(&renewed.settings.upstream.servers, &self.servers).map_err(|error| text(&error))?;
+        let read = |tls: &ClientTls| Certificate::read(tls, Occasion::Reload(self.certificate.as_ref()));
+        let certificate = renewed.settings.listen.tls.as_ref().map(read).transpose().map_err(|error| text(&error))?;
+        let (certificate, mut notes) = certificate.map_or_else(Default::default, |(read, notes)| (Some(read), notes));
         // from here on nothing is refused
-        let terms = Arc::new(Terms { settings: renewed.settings.clone(), servers: servers.clone() });
-        let mut notes = Vec::new();
+        let (settings, tls) = (renewed.settings.clone(), certificate.as_ref().map(Certificate::config));
+        let terms = Arc::new(Terms { settings, servers: servers.clone(), tls });
         for (number, heartbeat) in self.order(|done| Order::Renew(terms.clone(), done)).await.into_iter().enumerate() {
             if heartbeat.is_none() {
                 notes.push(format!("worker {number} has not taken the new configuration yet: it is stuck"));
@@ -246,7 +266,7 @@ impl Service {
         if renewed.settings.uses_credentials() {
             notes.push("credentials are those of the start: a renewed one is read at a restart".to_owned());
         }
-        (self.running, self.servers) = (renewed, servers);
+        (self.running, self.servers, self.certificate) = (renewed, servers, certificate);
         Ok(notes)
     }
 

@@ -15,6 +15,7 @@ use nix::sys::socket::{
 };
 use tokio::net::UdpSocket;
 
+use crate::config::options;
 use crate::inherited::{Inherited, Kind};
 use crate::listen::datagrams::forbid_fragments;
 use crate::port_holder;
@@ -42,6 +43,7 @@ pub struct Bound {
     pub origin: String,
     udp: Vec<StdUdpSocket>,
     tcp: Vec<StdTcpListener>,
+    tls: Vec<StdTcpListener>,
 }
 
 /// One worker's share of a [`Bound`].
@@ -50,6 +52,8 @@ pub struct Share {
     pub udp: Option<StdUdpSocket>,
     /// Connections.
     pub tcp: Option<StdTcpListener>,
+    /// Connections of TLS.
+    pub tls: Option<StdTcpListener>,
 }
 
 /// Makes sockets that were handed over ready for `workers`, which all serve the same ones.
@@ -59,7 +63,8 @@ pub struct Share {
 pub fn adopt(inherited: Vec<Inherited>, workers: usize) -> Result<Vec<Bound>, BindError> {
     let adopted = inherited.into_iter().map(|Inherited { name, address, kind }| {
         let fault = |kind| move |source: io::Error| BindError { address, kind, source };
-        let mut bound = Bound { address, origin: format!("from {name}"), udp: Vec::new(), tcp: Vec::new() };
+        let (udp, tcp, tls) = Default::default();
+        let mut bound = Bound { address, origin: format!("from {name}"), udp, tcp, tls };
         match kind {
             Kind::Udp(socket) => {
                 prepare_udp(socket.as_fd(), address).map_err(fault("udp"))?;
@@ -69,6 +74,10 @@ pub fn adopt(inherited: Vec<Inherited>, workers: usize) -> Result<Vec<Bound>, Bi
             Kind::Tcp(listener) => {
                 let shares: io::Result<_> = (0..workers).map(|_| listener.try_clone()).collect();
                 bound.tcp = shares.map_err(fault("tcp"))?;
+            }
+            Kind::Tls(listener) => {
+                let shares: io::Result<_> = (0..workers).map(|_| listener.try_clone()).collect();
+                bound.tls = shares.map_err(fault("tls"))?;
             }
         }
         Ok(bound)
@@ -95,15 +104,17 @@ impl BindError {
 impl fmt::Display for BindError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let BindError { address, kind, source } = self;
+        let (protocol, option) =
+            if *kind == "tls" { ("tcp", &options::TLS_ADDRESSES) } else { (*kind, &options::ADDRESSES) };
         write!(out, "cannot listen on {address} ({kind}): {source}")?;
         match source.raw_os_error() {
             Some(libc::EADDRINUSE) => {
-                if let Some(holder) = port_holder::find(Path::new("/"), *address, kind) {
+                if let Some(holder) = port_holder::find(Path::new("/"), *address, protocol) {
                     write!(out, ": {holder}, or")?;
                 } else {
                     write!(out, "; see who holds the port with `ss -lpn 'sport = :{}'`, or", address.port())?;
                 }
-                out.write_str(" choose another address (listen.addresses)")
+                write!(out, " choose another address ({})", option.path())
             }
             Some(libc::EACCES) => write!(
                 out,
@@ -125,9 +136,27 @@ impl std::error::Error for BindError {}
 /// # Errors
 /// The first address that cannot be had.
 pub fn bind_all(addresses: &[SocketAddr], free: bool, workers: usize) -> Result<Vec<Bound>, BindError> {
+    bind_those_there_are(addresses, |address| bind_address(address, free, workers))
+}
+
+/// Binds every address for TLS, likewise.
+///
+/// # Errors
+/// The first address that cannot be had.
+pub fn bind_all_for_tls(addresses: &[SocketAddr], free: bool, workers: usize) -> Result<Vec<Bound>, BindError> {
+    bind_those_there_are(addresses, |address| {
+        let (tls, address) = bind_each(address, free, workers, "tls")?;
+        Ok(Bound { address, origin: "own".to_owned(), udp: Vec::new(), tcp: Vec::new(), tls })
+    })
+}
+
+fn bind_those_there_are(
+    addresses: &[SocketAddr],
+    bind: impl Fn(SocketAddr) -> Result<Bound, BindError>,
+) -> Result<Vec<Bound>, BindError> {
     let (mut bound, mut left_out) = (Vec::new(), None);
     for &address in addresses {
-        match bind_address(address, free, workers) {
+        match bind(address) {
             Ok(one) => bound.push(one),
             Err(error) if error.is_for_want_of_ipv6() => {
                 log::warn!("{error}; going on without it, since this machine has no IPv6");
@@ -155,15 +184,27 @@ fn bind_address(address: SocketAddr, free: bool, workers: usize) -> Result<Bound
 }
 
 fn bind_both(address: SocketAddr, free: bool, workers: usize) -> Result<Bound, BindError> {
-    let fault = |kind| move |source: io::Error| BindError { address, kind, source };
-    let first = bind_tcp(address, free).map_err(fault("tcp"))?;
-    let address = first.local_addr().map_err(fault("tcp"))?;
-    let mut tcp = vec![first];
-    while tcp.len() < workers {
-        tcp.push(bind_tcp(address, free).map_err(fault("tcp"))?);
+    let (tcp, address) = bind_each(address, free, workers, "tcp")?;
+    let fault = |source: io::Error| BindError { address, kind: "udp", source };
+    let udp: Result<Vec<_>, _> = (0..workers).map(|_| bind_udp(address, free).map_err(fault)).collect();
+    Ok(Bound { address, origin: "own".to_owned(), udp: udp?, tcp, tls: Vec::new() })
+}
+
+/// A listener for each worker, and their address with the port that the first got.
+fn bind_each(
+    address: SocketAddr,
+    free: bool,
+    workers: usize,
+    kind: &'static str,
+) -> Result<(Vec<StdTcpListener>, SocketAddr), BindError> {
+    let fault = |source: io::Error| BindError { address, kind, source };
+    let first = bind_tcp(address, free).map_err(fault)?;
+    let address = first.local_addr().map_err(fault)?;
+    let mut listeners = vec![first];
+    while listeners.len() < workers {
+        listeners.push(bind_tcp(address, free).map_err(fault)?);
     }
-    let udp: Result<Vec<_>, _> = (0..workers).map(|_| bind_udp(address, free).map_err(fault("udp"))).collect();
-    Ok(Bound { address, origin: "own".to_owned(), udp: udp?, tcp })
+    Ok((listeners, address))
 }
 
 /// A socket of its own for a worker: the kernel spreads clients over all that share an address.
@@ -226,14 +267,15 @@ fn prepare_udp(fd: BorrowedFd<'_>, address: SocketAddr) -> io::Result<()> {
 }
 
 impl Bound {
-    /// Takes out one worker's sockets; both are missing when every worker has its own.
+    /// Takes out one worker's sockets; all are missing when every worker has its own.
     pub fn share(&mut self) -> Share {
-        Share { udp: self.udp.pop(), tcp: self.tcp.pop() }
+        Share { udp: self.udp.pop(), tcp: self.tcp.pop(), tls: self.tls.pop() }
     }
 
     /// What is served here, for people.
     pub fn protocols(&self) -> &'static str {
         match (self.udp.is_empty(), self.tcp.is_empty()) {
+            _ if !self.tls.is_empty() => "tls",
             (false, true) => "udp",
             (true, false) => "tcp",
             _ => "udp, tcp",

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use rustls::ServerConfig;
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -16,6 +17,7 @@ use tokio::task::JoinSet;
 use crate::config::settings::Settings;
 use crate::dns::crossing::Switches;
 use crate::listen::limits::Places;
+use crate::listen::stream::Transport;
 use crate::listen::{stream, udp};
 use crate::metrics::Counters;
 use crate::query::{Path, Rules};
@@ -36,6 +38,8 @@ pub struct Terms {
     pub settings: Settings,
     /// The servers, shared by all workers.
     pub servers: Vec<Arc<UpstreamServer>>,
+    /// How clients on TLS are met, the same by all workers.
+    pub tls: Option<Arc<ServerConfig>>,
 }
 
 /// What the main thread asks of a worker.
@@ -128,6 +132,7 @@ impl Premises {
         let path = Rc::new(Path::new(rules(settings, group), counters));
         let (limits, total, per_client) = stream_limits(settings);
         let hall = Rc::new(stream::Hall::new(path.clone(), limits, Places::new(total, per_client)));
+        hall.meet_with(terms.tls.clone());
         Premises { path, hall }
     }
 
@@ -138,6 +143,7 @@ impl Premises {
         self.path.renew(rules(settings, group));
         let (limits, total, per_client) = stream_limits(settings);
         self.hall.renew(limits, total, per_client);
+        self.hall.meet_with(terms.tls.clone());
     }
 
     /// Takes orders until the main thread gives no more.
@@ -162,14 +168,15 @@ async fn run(work: Work) -> io::Result<()> {
     drop(terms);
     let Premises { path, hall } = &*premises;
     let (mut datagrams, mut accepting) = (JoinSet::new(), JoinSet::new());
-    for Share { udp, tcp } in sockets {
+    for Share { udp, tcp, tls } in sockets {
         if let Some(socket) = udp {
             let many_addresses = socket.local_addr()?.ip().is_unspecified();
             let listener = UdpListener { socket: UdpSocket::from_std(socket)?, many_addresses };
             datagrams.spawn_local(udp::serve(listener, path.clone(), stop.clone()));
         }
-        if let Some(listener) = tcp {
-            accepting.spawn_local(stream::accept(TcpListener::from_std(listener)?, hall.clone()));
+        for (listener, transport) in [(tcp, Transport::Tcp), (tls, Transport::Tls)] {
+            let Some(listener) = listener else { continue };
+            accepting.spawn_local(stream::accept(TcpListener::from_std(listener)?, hall.clone(), transport));
         }
     }
     if let Some(interval) = heartbeat {

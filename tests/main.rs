@@ -50,6 +50,8 @@ mod conformance {
     mod n_transfers;
     /// Network namespaces.
     pub(crate) mod namespace;
+    /// O. TLS towards clients.
+    pub(crate) mod o_tls;
     /// A network of one's own, and a capture of it.
     mod own_network;
     /// Proxies with other settings for their resolvers.
@@ -73,6 +75,7 @@ mod hostile {
 
 /// Start and stop of the process.
 mod life {
+    mod certificates;
     mod control;
     pub(crate) mod inherited;
     mod privileges;
@@ -88,4 +91,5 @@ mod peers {
     mod glibc;
     mod programs;
     mod resolvers;
+    mod tls_clients;
 }

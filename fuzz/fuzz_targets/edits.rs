@@ -17,7 +17,11 @@ fuzz_target!(|data: (u8, u16, &[u8], &[u8])| {
     }
     let switches = Switches { padding: bits & 1 != 0, remove_client_subnet: bits & 2 != 0 };
     let limit = usize::from(limit).max(512);
-    let link = if bits & 4 != 0 { Link::Datagram { limit } } else { Link::Stream { idle: Duration::from_secs(10) } };
+    let link = if bits & 4 != 0 {
+        Link::Datagram { limit }
+    } else {
+        Link::Stream { idle: Duration::from_secs(10), encrypted: bits & 8 != 0 }
+    };
     let Ok((changed, passage)) = to_resolver(&query, switches, link, Family::V6) else { return };
     let sent = changed.as_deref().unwrap_or(asked);
     let seen = Message::parse(sent).expect("what is sent can be read");

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::fs;
 use std::io::Read;
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,9 +17,10 @@ use toml::de::{DeTable, DeValue};
 
 use super::options::{self, Applies, OPTIONS, Opt, SECTIONS};
 use super::settings::{
-    Listen, LocalOrForward, LogSettings, LogTarget, Privacy, Process, Roots, Sandbox, Settings, SpecialNames, Upstream,
+    ClientTls, Listen, LocalOrForward, LogSettings, LogTarget, Privacy, Process, Roots, Sandbox, Settings,
+    SpecialNames, Upstream,
 };
-use super::values::{self, ServerEntry, Value};
+use super::values::{self, DNS_PORT, DOT_PORT, ServerEntry, Value};
 
 /// Where the configuration is looked for unless the command line says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/dot-proxy/dot-proxy.toml";
@@ -142,8 +144,12 @@ fn accept(name: &str, text: &str, overrides: &Overrides, running: Option<&Loaded
     }
     reader.overrides(overrides);
     reader.defaults();
-    let waiting = running.map_or_else(Vec::new, |running| reader.keep_from(running));
+    // of the file as it is written, whatever of it waits
     reader.relations();
+    reader.tls_relations();
+    let waiting = running.map_or_else(Vec::new, |running| reader.keep_from(running));
+    // of the addresses that are served
+    reader.no_loop();
     if !reader.problems.is_empty() {
         return Err(ConfigError { problems: reader.problems });
     }
@@ -241,12 +247,21 @@ impl Reader<'_> {
             }
             waiting.push(path);
         }
+        // as long as there are sockets for TLS they need what they had
+        let has = |values: &HashMap<String, Value>| values.contains_key(&options::TLS_CERTIFICATE.path());
+        if has(&running.values) && !has(&self.values) {
+            for path in [&options::TLS_CERTIFICATE, &options::TLS_KEY, &options::TLS_CLIENT_CA].map(Opt::path) {
+                if let Some(kept) = running.values.get(&path) {
+                    self.values.insert(path.clone(), kept.clone());
+                    waiting.push(path);
+                }
+            }
+        }
         waiting
     }
 
     /// What must hold between two values.
     fn relations(&mut self) {
-        self.no_loop();
         let deadline = self.duration(&options::DEADLINE);
         for option in [&options::CONNECT_TIMEOUT, &options::SECOND_TRY_AFTER] {
             if self.duration(option) < deadline {
@@ -261,22 +276,72 @@ impl Reader<'_> {
         }
     }
 
+    /// What TLS towards clients takes: a certificate and its key together, and no port that is for plain DNS, nor plain
+    /// DNS one that is for TLS (RFC 7858 §3.1).
+    fn tls_relations(&mut self) {
+        let mut problems = Vec::new();
+        let place = |option: &Opt| self.places.get(&option.path()).cloned().unwrap_or_else(|| self.name.to_owned());
+        let (certificate, key) = (&options::TLS_CERTIFICATE, &options::TLS_KEY);
+        let is_set = |option: &Opt| match self.values.get(&option.path()) {
+            Some(Value::Addresses(addresses)) => !addresses.is_empty(),
+            found => found.is_some(),
+        };
+        let is_wrong = |option: &Opt| self.problems.iter().any(|problem| problem.contains(&option.path()));
+        for option in [&options::TLS_ADDRESSES, certificate, key, &options::TLS_CLIENT_CA] {
+            let missing = [certificate, key].into_iter().find(|needed| !is_set(needed) && !is_wrong(needed));
+            if let Some(missing) = missing.filter(|_| is_set(option)) {
+                let (place, path, missing) = (place(option), option.path(), missing.path());
+                problems.push(format!(
+                    "{place}: {path}: is set without {missing}; accepted: with listen.tls-certificate and \
+                     listen.tls-key, the PEM files of a certificate and its key"
+                ));
+            }
+        }
+        let plain = self.addresses(&options::ADDRESSES);
+        for (option, forbidden, what) in [
+            (&options::ADDRESSES, DOT_PORT, "of DNS over TLS alone"),
+            (&options::TLS_ADDRESSES, DNS_PORT, "of plain DNS alone"),
+        ] {
+            for address in self.addresses(option) {
+                let (place, path) = (place(option), option.path());
+                if address.port() == forbidden {
+                    problems.push(format!(
+                        "{place}: {path}: {address}: port {forbidden} is that {what} (RFC 7858); accepted: another port"
+                    ));
+                } else if option.key != options::ADDRESSES.key && address.port() != 0 && plain.contains(address) {
+                    problems.push(format!(
+                        "{place}: {path}: {address} is one of listen.addresses as well; accepted: another port"
+                    ));
+                }
+            }
+        }
+        self.problems.extend(problems);
+    }
+
+    fn addresses(&self, option: &Opt) -> &[SocketAddr] {
+        match self.values.get(&option.path()) {
+            Some(Value::Addresses(addresses)) => addresses,
+            _ => &[],
+        }
+    }
+
     /// A server that is one of our own listeners would ask us what we ask it.
     fn no_loop(&mut self) {
-        let (Some(Value::Addresses(own)), Some(Value::Servers(servers))) =
-            (self.values.get(&options::ADDRESSES.path()), self.values.get(&options::SERVERS.path()))
-        else {
-            return;
-        };
-        let loops = servers.iter().filter(|server| own.iter().any(|own| *own == server.address() && own.port() != 0));
+        let Some(Value::Servers(servers)) = self.values.get(&options::SERVERS.path()) else { return };
         let place = self.places.get(&options::SERVERS.path()).cloned().unwrap_or_else(|| self.name.to_owned());
-        let problem = |server: &ServerEntry| {
-            let address = server.address();
-            format!(
-                "{place}: upstream.servers: {address} is dot-proxy's own address (listen.addresses); accepted: a resolver's"
-            )
-        };
-        self.problems.extend(loops.map(problem).collect::<Vec<_>>());
+        let mut problems = Vec::new();
+        for option in [&options::ADDRESSES, &options::TLS_ADDRESSES] {
+            let own = self.addresses(option);
+            for address in
+                servers.iter().map(ServerEntry::address).filter(|server| own.iter().any(|own| reaches(*own, *server)))
+            {
+                let path = option.path();
+                problems.push(format!(
+                    "{place}: upstream.servers: {address} is dot-proxy's own address ({path}); accepted: a resolver's"
+                ));
+            }
+        }
+        self.problems.extend(problems);
     }
 
     fn duration(&self, option: &Opt) -> Duration {
@@ -359,13 +424,19 @@ impl Reader<'_> {
     }
 
     fn listen(&self) -> Result<Listen, String> {
-        let (Some(Value::Addresses(addresses)), Some(Value::Networks(allow))) =
-            (self.values.get(&options::ADDRESSES.path()), self.values.get(&options::ALLOW.path()))
-        else {
-            return Err("listen: no addresses".to_owned());
+        let Some(Value::Networks(allow)) = self.values.get(&options::ALLOW.path()) else {
+            return Err("listen.allow: no value".to_owned());
+        };
+        let tls = match (self.path(&options::TLS_CERTIFICATE), self.path(&options::TLS_KEY)) {
+            (Some(certificate), Some(key)) => {
+                Some(ClientTls { certificate, key, client_ca: self.path(&options::TLS_CLIENT_CA) })
+            }
+            _ => None,
         };
         Ok(Listen {
-            addresses: addresses.clone(),
+            addresses: self.addresses(&options::ADDRESSES).to_vec(),
+            tls_addresses: self.addresses(&options::TLS_ADDRESSES).to_vec(),
+            tls,
             free_bind: self.boolean(&options::FREE_BIND),
             allow: allow.clone(),
             udp_payload_limit: self.number(&options::UDP_PAYLOAD_LIMIT)?,
@@ -394,6 +465,12 @@ impl Reader<'_> {
             queue: self.number(&options::QUEUE)?,
         })
     }
+}
+
+/// Whether a listener on `own` is what a connection to `server` of this machine reaches.
+fn reaches(own: SocketAddr, server: SocketAddr) -> bool {
+    let everywhere = own.ip().is_unspecified() && server.ip().is_loopback() && own.is_ipv4() == server.is_ipv4();
+    own.port() != 0 && own.port() == server.port() && (own.ip() == server.ip() || everywhere)
 }
 
 /// What to say of a key that is none.

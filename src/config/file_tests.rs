@@ -211,9 +211,83 @@ fn credentials_and_accounts_are_read() {
 }
 
 #[test]
+fn tls_towards_clients_takes_a_certificate_and_its_key() {
+    let whole = "tls-certificate = \"/a.crt\"\ntls-key = \"/a.key\"\n";
+    assert_eq!(
+        (accepted("").listen.tls, accepted("[listen]\ntls-addresses = []").listen.tls_addresses),
+        (None, vec![])
+    );
+    let listen = accepted(&format!("[listen]\n{whole}tls-addresses = [\"192.0.2.1\", \"[::1]:8853\"]")).listen;
+    let addresses: Vec<String> = listen.tls_addresses.iter().map(ToString::to_string).collect();
+    assert_eq!(addresses, ["192.0.2.1:853", "[::1]:8853"]);
+    let settings = accepted(&format!("[listen]\n{whole}tls-client-ca = \"/ca.crt\""));
+    let files: Vec<String> = settings.files().map(|path| path.display().to_string()).collect();
+    assert_eq!(files, ["/a.crt", "/a.key", "/ca.crt"]);
+    for (lines, said) in [
+        (
+            "tls-addresses = [\"::1\"]",
+            "f.toml:2: listen.tls-addresses: is set without listen.tls-certificate; accepted: with",
+        ),
+        ("tls-certificate = \"/a\"", "f.toml:2: listen.tls-certificate: is set without listen.tls-key; accepted: with"),
+        ("tls-key = \"/a\"", "f.toml:2: listen.tls-key: is set without listen.tls-certificate; accepted: with"),
+        ("tls-client-ca = \"/a\"", "f.toml:2: listen.tls-client-ca: is set without listen.tls-certificate"),
+        (
+            "tls-certificate = \"a.crt\"\ntls-key = \"/a.key\"",
+            "f.toml:2: listen.tls-certificate: \"a.crt\" is not an absolute path",
+        ),
+    ] {
+        let problems = refused(&format!("[listen]\n{lines}"));
+        assert!(problems.starts_with(said) && problems.lines().count() == 1, "{problems}");
+    }
+    for (lines, said) in [
+        ("tls-addresses = [\"::1\", \"192.0.2.1:53\"]", "192.0.2.1:53: port 53 is that of plain DNS alone"),
+        (
+            "addresses = [\"[::1]:853\"]",
+            "f.toml:4: listen.addresses: [::1]:853: port 853 is that of DNS over TLS alone",
+        ),
+        (
+            "addresses = [\"[::1]:99\"]\ntls-addresses = [\"[::1]:99\"]",
+            "f.toml:5: listen.tls-addresses: [::1]:99 is one of listen.addresses as well",
+        ),
+    ] {
+        let problems = refused(&format!("[listen]\n{whole}{lines}"));
+        assert!(problems.contains(said), "{problems}");
+    }
+}
+
+#[test]
+fn tls_is_given_up_at_a_restart_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("f.toml");
+    let whole = "[listen]\ntls-certificate = \"/a.crt\"\ntls-key = \"/a.key\"\ntls-addresses = [\"::1\"]\n";
+    std::fs::write(&path, whole).unwrap();
+    let running = load(&from(&path)).unwrap();
+    // another certificate is taken at once
+    std::fs::write(&path, whole.replace("/a.", "/b.")).unwrap();
+    let renewed = renew(&from(&path), &running).unwrap();
+    assert!(renewed.waiting.is_empty());
+    assert_eq!(renewed.settings.listen.tls.unwrap().key, std::path::Path::new("/b.key"));
+    // none at all is not, as long as there are sockets for it
+    std::fs::write(&path, "").unwrap();
+    let renewed = renew(&from(&path), &running).unwrap();
+    assert_eq!(renewed.waiting, ["listen.tls-addresses", "listen.tls-certificate", "listen.tls-key"]);
+    assert_eq!(renewed.settings, running.settings);
+    // and what is incoherent is refused, whatever is kept
+    std::fs::write(&path, "[listen]\ntls-key = \"/a.key\"\n").unwrap();
+    assert!(renew(&from(&path), &running).is_err());
+}
+
+#[test]
 fn r40_a_server_that_is_an_own_address_is_a_loop_and_one_that_is_a_name_needs_its_address() {
     let said = refused("[listen]\naddresses = [\"127.0.0.1:853\"]\n[upstream]\nservers = [\"127.0.0.1#a.test\"]");
     assert!(said.contains("f.toml:4: upstream.servers: 127.0.0.1:853 is dot-proxy's own address"), "{said}");
+    let pair = "tls-certificate = \"/a.crt\"\ntls-key = \"/a.key\"";
+    for own in ["127.0.0.1:853", "0.0.0.0:853"] {
+        let tls =
+            format!("[listen]\n{pair}\ntls-addresses = [\"{own}\"]\n[upstream]\nservers = [\"127.0.0.1#a.test\"]");
+        let said = refused(&tls);
+        assert!(said.contains("127.0.0.1:853 is dot-proxy's own address (listen.tls-addresses)"), "{said}");
+    }
     let said = refused("[upstream]\nservers = [\"dns.example\"]");
     assert!(said.contains("is a name, and no address to connect to; write its address before it"), "{said}");
 }

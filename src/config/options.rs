@@ -29,7 +29,12 @@ pub enum Kind {
     /// A user or a group, by name or number.
     Account,
     /// Addresses to listen on.
-    Addresses,
+    Addresses {
+        /// The port of an address that names none.
+        port: u16,
+        /// Whether there may be none.
+        optional: bool,
+    },
     /// IP networks.
     Networks,
     /// Upstream servers.
@@ -49,7 +54,9 @@ impl Kind {
             Kind::Choice(words) => words.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(" or "),
             Kind::Path => "the absolute path of a file, or \"credential:NAME\" for a credential of the unit".to_owned(),
             Kind::Account => "a name such as \"dot-proxy\", or a number in quotes".to_owned(),
-            Kind::Addresses => "an array of addresses such as \"127.0.0.1:53\", \"[::1]:53\" or \"0.0.0.0\"".to_owned(),
+            Kind::Addresses { port, .. } => {
+                format!("an array of addresses such as \"127.0.0.1:{port}\", \"[::1]:{port}\" or \"0.0.0.0\"")
+            }
             Kind::Networks => "an array of networks such as \"192.168.0.0/16\" or \"fd00::/8\"".to_owned(),
             Kind::Servers => "an array of servers such as \"1.1.1.1#cloudflare-dns.com\", \"9.9.9.9:853#dns.quad9.net\", \
                               \"[2606:4700:4700::1111]:853#cloudflare-dns.com\", or tables with the keys address, name, \
@@ -150,9 +157,21 @@ options! {
         "Whether the process confines itself before it serves: files it may read, ports it may connect to, system calls it may make.",
         "With best-effort, what the kernel cannot do is said in one line of the log. With required, it is a reason not to start.";
 
-    ADDRESSES: "listen", "addresses", Kind::Addresses, Restart, r#"["127.0.0.1:53", "[::1]:53"]"#, Some("--listen"),
+    ADDRESSES: "listen", "addresses", Kind::Addresses { port: 53, optional: false }, Restart, r#"["127.0.0.1:53", "[::1]:53"]"#, Some("--listen"),
         "Addresses served over UDP and TCP.",
         "Without a port, 53. On a wildcard address each answer leaves from the address that was asked. Sockets handed over by systemd take the place of these addresses.";
+    TLS_ADDRESSES: "listen", "tls-addresses", Kind::Addresses { port: 853, optional: true }, Restart, "[]", None,
+        "Addresses served over TLS, for clients on other machines and in containers.",
+        "Without a port, 853. They need tls-certificate and tls-key, and other machines' networks in allow. A socket handed over by systemd serves TLS if it is called tls (FileDescriptorName=), and takes the place of these addresses.";
+    TLS_CERTIFICATE: "listen", "tls-certificate", Kind::Path, Reload, "", None,
+        "The certificate that clients on TLS see: a PEM file with the server's certificate first, then those that issued it.",
+        "Read at the start, and again at a reload for the connections that begin afterwards. Unset, no client is served over TLS.";
+    TLS_KEY: "listen", "tls-key", Kind::Path, Reload, "", None,
+        "The private key of tls-certificate: a PEM file.",
+        "At the start it is read before root's rights are given up. For a renewal by reload the user or the group of the service must be able to read it.";
+    TLS_CLIENT_CA: "listen", "tls-client-ca", Kind::Path, Reload, "", None,
+        "A PEM file with CA certificates: clients on TLS must present a certificate that one of them has issued.",
+        "By default clients need no certificate.";
     FREE_BIND: "listen", "free-bind", Kind::Boolean, Restart, "false", None,
         "Bind addresses that this machine does not have yet (IP_FREEBIND).",
         "For an address that comes with a network that is up only later, or with a floating address.";

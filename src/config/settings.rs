@@ -32,10 +32,11 @@ pub struct Settings {
 impl Settings {
     /// The files that it names.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
-        self.upstream.servers.iter().filter_map(|server| match &server.roots {
+        let roots = self.upstream.servers.iter().filter_map(|server| match &server.roots {
             Roots::File(path) => Some(path.as_path()),
             Roots::System => None,
-        })
+        });
+        roots.chain(self.listen.tls.iter().flat_map(ClientTls::files))
     }
 
     /// Whether a file of it is a credential that the service manager handed over.
@@ -72,6 +73,10 @@ pub enum Sandbox {
 pub struct Listen {
     /// Addresses served over UDP and TCP, at least one.
     pub addresses: Vec<SocketAddr>,
+    /// Addresses served over TLS; if there are any, so is `tls`.
+    pub tls_addresses: Vec<SocketAddr>,
+    /// What TLS towards the clients takes, if it is served.
+    pub tls: Option<ClientTls>,
     /// Whether they may be missing on this machine.
     pub free_bind: bool,
     /// Networks whose clients are served.
@@ -90,6 +95,24 @@ pub struct Listen {
     pub tcp_in_flight: usize,
     /// Octets of answers that wait for one connection.
     pub tcp_unread: usize,
+}
+
+/// TLS towards the clients.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ClientTls {
+    /// The file of the certificate and of those that issued it.
+    pub certificate: PathBuf,
+    /// The file of its key.
+    pub key: PathBuf,
+    /// The file of the CA certificates of clients, if they must have one of their own.
+    pub client_ca: Option<PathBuf>,
+}
+
+impl ClientTls {
+    /// The files that it names.
+    fn files(&self) -> impl Iterator<Item = &Path> {
+        [Some(&self.certificate), Some(&self.key), self.client_ca.as_ref()].into_iter().flatten().map(PathBuf::as_path)
+    }
 }
 
 /// Towards the resolvers.

@@ -11,10 +11,10 @@ use toml::de::{DeArray, DeTable, DeValue};
 use super::options::Kind;
 use super::settings::{Authentication, Pin, Roots, Server};
 
-/// The port of plain DNS.
-const DNS_PORT: u16 = 53;
 /// The port of DNS over TLS (RFC 7858 §3.1).
-const DOT_PORT: u16 = 853;
+pub const DOT_PORT: u16 = 853;
+/// The port of plain DNS (RFC 1035 §4.2).
+pub const DNS_PORT: u16 = 53;
 
 /// A value of the kind that its option takes.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -92,7 +92,7 @@ pub fn read(kind: &Kind, value: &DeValue<'_>) -> Result<Value, String> {
         (Kind::Choice(_), DeValue::String(text)) => Err(format!("{text:?} is not a choice")),
         (Kind::Path, DeValue::String(text)) => file_path(text).map(Value::Path),
         (Kind::Account, DeValue::String(text)) => account(text).map(Value::Account),
-        (Kind::Addresses | Kind::Networks, DeValue::Array(array)) => read_words(kind, &strings(array)?),
+        (Kind::Addresses { .. } | Kind::Networks, DeValue::Array(array)) => read_words(kind, &strings(array)?),
         (Kind::Servers, DeValue::Array(array)) => {
             array.iter().map(|entry| server(entry.get_ref())).collect::<Result<_, _>>().and_then(servers)
         }
@@ -107,9 +107,9 @@ pub fn read(kind: &Kind, value: &DeValue<'_>) -> Result<Value, String> {
 pub fn read_words(kind: &Kind, words: &[String]) -> Result<Value, String> {
     let mut words = words.iter().flat_map(|word| word.split(',')).map(str::trim);
     match kind {
-        Kind::Addresses => {
-            let addresses: Vec<SocketAddr> = words.map(listen_address).collect::<Result<_, _>>()?;
-            if addresses.is_empty() {
+        Kind::Addresses { port, optional } => {
+            let addresses: Vec<SocketAddr> = words.map(|word| listen_address(word, *port)).collect::<Result<_, _>>()?;
+            if addresses.is_empty() && !optional {
                 return Err("no address given".to_owned());
             }
             match addresses.iter().enumerate().find(|(index, one)| one.port() != 0 && addresses[..*index].contains(one))
@@ -179,8 +179,8 @@ fn address(text: &str, port: u16) -> Option<SocketAddr> {
     text.parse().ok().or_else(|| bare().or_else(bracketed).map(|ip| SocketAddr::new(ip, port)))
 }
 
-fn listen_address(text: &str) -> Result<SocketAddr, String> {
-    address(text, DNS_PORT).ok_or_else(|| format!("{text:?} is no address"))
+fn listen_address(text: &str, port: u16) -> Result<SocketAddr, String> {
+    address(text, port).ok_or_else(|| format!("{text:?} is no address"))
 }
 
 fn network(text: &str) -> Result<IpNet, String> {

@@ -2,7 +2,8 @@
 //!
 //! Towards the resolver: the keepalive option stays behind, since it speaks of one TCP session (RFC 7828 §3.2.1), and
 //! what the privacy switches ask is done. Towards the client all of that is undone: its own ID, its question in its own
-//! case, OPT if and only if it sent one, and no more octets than its datagrams take. A signed message crosses as it is.
+//! case, OPT if and only if it sent one, and no more octets than its datagrams take. Padding belongs to one encrypted
+//! link: a client on TLS gets the padding of its own. A signed message crosses as it is.
 
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use super::edit::{
     without_options,
 };
 use super::message::{Message, Opt, opcode, rcode, rtype};
-use super::privacy::{Family, put_blank_subnet, put_padding, put_returned_subnet};
+use super::privacy::{ANSWER_BLOCK, Family, QUERY_BLOCK, put_blank_subnet, put_padding, put_returned_subnet};
 
 /// The privacy switches.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -34,7 +35,21 @@ pub enum Link {
     Stream {
         /// `listen.tcp-idle-timeout`.
         idle: Duration,
+        /// Whether it is TLS, where a client that pads gets padded answers.
+        encrypted: bool,
     },
+}
+
+impl Link {
+    /// Whether the client is connected over TLS.
+    fn is_encrypted(self) -> bool {
+        matches!(self, Link::Stream { encrypted: true, .. })
+    }
+
+    /// Whether the answer to this query is padded: it came over TLS, and was padded itself (RFC 7830 §4).
+    fn pads(self, query: &Message<'_>) -> bool {
+        self.is_encrypted() && query.opt().is_some_and(|opt| opt.option(option::PADDING).is_some())
+    }
 }
 
 /// What must be undone or kept in mind when the answer comes back.
@@ -44,6 +59,7 @@ pub struct Passage {
     switches: Switches,
     had_opt: bool,
     wants_keepalive: bool,
+    wants_padding: bool,
     subnet: Option<Box<[u8]>>,
 }
 
@@ -58,7 +74,8 @@ pub fn to_resolver(
     family: Family,
 ) -> Result<(Option<Vec<u8>>, Passage), Entangled> {
     let opt = query.opt();
-    let mut passage = Passage { link, switches, had_opt: opt.is_some(), wants_keepalive: false, subnet: None };
+    let (had_opt, wants_keepalive, wants_padding, subnet) = (opt.is_some(), false, false, None);
+    let mut passage = Passage { link, switches, had_opt, wants_keepalive, wants_padding, subnet };
     if is_sealed(query) || !opcode::WITH_SECTIONS.contains(&query.opcode()) {
         passage.switches = Switches::default();
         return Ok((None, passage));
@@ -68,6 +85,7 @@ pub fn to_resolver(
     }
     passage.wants_keepalive =
         matches!(link, Link::Stream { .. }) && opt.is_some_and(|opt| opt.option(option::KEEPALIVE).is_some());
+    passage.wants_padding = link.pads(query);
     if !passage.switches.padding && !passage.switches.remove_client_subnet {
         return Ok((without_options(query, |code| code == option::KEEPALIVE), passage));
     }
@@ -79,7 +97,7 @@ pub fn to_resolver(
     if passage.switches.padding {
         let old = opt.map_or(0, |opt| Opt::FIXED + opt.rdata().len());
         let length = query.bytes().len() - old + Opt::FIXED + rdata.len();
-        put_padding(&mut rdata, length);
+        put_padding(&mut rdata, length, QUERY_BLOCK);
     }
     let bytes = if opt.is_some() { with_opt_rdata(query, &rdata)? } else { with_own_opt(query, &rdata)? };
     Ok((Some(bytes), passage))
@@ -166,33 +184,37 @@ impl Passage {
         }
         let returned = self.subnet.as_deref();
         let keepalive = self.keepalive();
-        if returned.is_none() && keepalive.is_none() {
-            return without_options(answer, |code| is_ours(code, self.switches)).map_or(Edited::Same, Edited::Changed);
+        // padding belongs to the link of the resolver, or to that of a client that can see it
+        let ours = Switches { padding: self.switches.padding || self.link.is_encrypted(), ..self.switches };
+        let without_ours = || without_options(answer, |code| is_ours(code, ours)).map_or(Edited::Same, Edited::Changed);
+        if returned.is_none() && keepalive.is_none() && !self.wants_padding {
+            return without_ours();
         }
-        let mut rdata = kept_options(Some(opt), self.switches);
+        let mut rdata = kept_options(Some(opt), ours);
         if let Some(sent) = returned {
             put_returned_subnet(&mut rdata, sent);
         }
         if let Some(tenths) = keepalive {
             put_option(&mut rdata, option::KEEPALIVE, &tenths.to_be_bytes());
         }
-        with_opt_rdata(answer, &rdata)
-            .ok()
-            .or_else(|| without_options(answer, |code| is_ours(code, self.switches)))
-            .map_or(Edited::Same, Edited::Changed)
+        if self.wants_padding {
+            let length = answer.bytes().len() - opt.rdata().len() + rdata.len();
+            put_padding(&mut rdata, length, ANSWER_BLOCK);
+        }
+        with_opt_rdata(answer, &rdata).map_or_else(|Entangled| without_ours(), Edited::Changed)
     }
 
     /// The idle time-out that a client on a stream asked to know, in tenths of a second (RFC 7828 §3.3.2).
     fn keepalive(&self) -> Option<u16> {
         match self.link {
-            Link::Stream { idle } if self.wants_keepalive => {
+            Link::Stream { idle, .. } if self.wants_keepalive => {
                 Some(u16::try_from(idle.as_millis() / 100).unwrap_or(u16::MAX))
             }
             _ => None,
         }
     }
 
-    /// A reply of our own, as this client gets it: with the keepalive it asked for, within its limit.
+    /// A reply of our own, as this client gets it: with the keepalive and the padding it asked for, within its limit.
     pub fn own_reply(&self, bytes: Vec<u8>, query: &Message<'_>) -> Vec<u8> {
         let bytes = match (self.keepalive(), Message::parse(&bytes)) {
             (Some(tenths), Ok(view)) if view.opt().is_some() => {
@@ -202,7 +224,7 @@ impl Passage {
             }
             _ => bytes,
         };
-        self.fitted(bytes, query)
+        self.fitted(padded(bytes, query, self.link), query)
     }
 
     /// A reply that says no more than that the whole answer is to be had over TCP.
@@ -211,6 +233,18 @@ impl Passage {
         bytes[2] |= 0x02;
         bytes
     }
+}
+
+/// A reply of our own to this query, padded if the query came over TLS and was padded itself.
+pub fn padded(reply: Vec<u8>, query: &Message<'_>, link: Link) -> Vec<u8> {
+    if !link.pads(query) || query.signature().is_some() {
+        return reply;
+    }
+    let Ok(view) = Message::parse(&reply) else { return reply };
+    let Some(opt) = view.opt() else { return reply };
+    let mut rdata = opt.rdata().to_vec();
+    put_padding(&mut rdata, reply.len(), ANSWER_BLOCK);
+    with_opt_rdata(&view, &rdata).unwrap_or(reply)
 }
 
 /// What became of an answer on its way to the client.

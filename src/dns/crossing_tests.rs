@@ -3,13 +3,14 @@
 
 use std::time::Duration;
 
-use super::{Link, Switches, granted_keepalive, to_resolver};
+use super::{Link, Switches, granted_keepalive, padded, to_resolver};
 use crate::dns::edit::{put_opt, put_option};
 use crate::dns::message::Message;
 use crate::dns::privacy::Family;
 
 const UDP: Link = Link::Datagram { limit: 1232 };
-const TCP: Link = Link::Stream { idle: Duration::from_secs(10) };
+const TCP: Link = Link::Stream { idle: Duration::from_secs(10), encrypted: false };
+const TLS: Link = Link::Stream { idle: Duration::from_secs(10), encrypted: true };
 const OFF: Switches = Switches { padding: false, remove_client_subnet: false };
 const PADDING: Switches = Switches { padding: true, remove_client_subnet: false };
 const SUBNET: Switches = Switches { padding: false, remove_client_subnet: true };
@@ -190,5 +191,62 @@ fn datagrams_are_cut_at_the_smaller_limit() {
             passage.to_client(answer(asked.bytes(), size, options), &asked).len(),
             answer(asked.bytes(), size, options).len()
         );
+    }
+}
+
+/// The options of a message, in their order.
+fn codes(message: &[u8]) -> Vec<u16> {
+    let view = Message::parse(message).unwrap();
+    view.opt().map_or(Vec::new(), |opt| opt.options().map(|entry| entry.code).collect())
+}
+
+#[test]
+fn answers_are_padded_for_clients_on_tls_that_pad() {
+    let resolvers_own: &[(u16, &[u8])] = &[(12, &[0; 300]), (15, b"\0\x12")];
+    for (options, link, seen) in [
+        (Some(&[(12, &b"\0"[..])][..]), TLS, &[15, 12][..]),
+        (Some(&[(12, b""), (11, b"")]), TLS, &[15, 11, 12]),
+        // who does not pad gets no padding, least of all that of another link
+        (Some(&[(11, b"")]), TLS, &[15, 11]),
+        (Some(&[]), TLS, &[15]),
+        (None, TLS, &[]),
+        // in clear text padding is the affair of those who sent it
+        (Some(&[(12, b"")]), TCP, &[12, 15]),
+        (Some(&[(12, b"")]), UDP, &[12, 15]),
+    ] {
+        let asked = query(NAME, options);
+        let asked = Message::parse(&asked).unwrap();
+        for switches in [OFF, SUBNET] {
+            let (_, passage) = to_resolver(&asked, switches, link, Family::V4).unwrap();
+            for size in [0, 400, 401, 402, 403, 404, 405] {
+                let back = passage.to_client(answer(asked.bytes(), size, Some(resolvers_own)), &asked);
+                assert_eq!(codes(&back), seen, "{options:?} {link:?}");
+                assert!(link != TLS || seen.last() != Some(&12) || back.len().is_multiple_of(468), "{}", back.len());
+            }
+        }
+    }
+    // an answer of the largest size stays one
+    let asked = query(NAME, Some(&[(12, b"")]));
+    let asked = Message::parse(&asked).unwrap();
+    let (_, passage) = to_resolver(&asked, OFF, TLS, Family::V4).unwrap();
+    assert_eq!(passage.to_client(answer(asked.bytes(), 65_475, Some(&[])), &asked).len(), 65_535);
+    // without OPT there is no place for padding
+    assert!(codes(&passage.to_client(answer(asked.bytes(), 10, None), &asked)).is_empty());
+}
+
+#[test]
+fn replies_of_our_own_are_padded_as_answers_are() {
+    for (options, link, whole) in [
+        (Some(&[(12, &b""[..])][..]), TLS, true),
+        (Some(&[]), TLS, false),
+        (None, TLS, false),
+        (Some(&[(12, b"")]), TCP, false),
+    ] {
+        let asked = query(NAME, options);
+        let asked = Message::parse(&asked).unwrap();
+        let own = crate::dns::edit::reply(&asked, 2, None, None);
+        assert_eq!(padded(own.clone(), &asked, link).len().is_multiple_of(468), whole);
+        let (_, passage) = to_resolver(&asked, OFF, link, Family::V4).unwrap();
+        assert_eq!(passage.own_reply(own, &asked).len().is_multiple_of(468), whole);
     }
 }

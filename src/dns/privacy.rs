@@ -1,10 +1,12 @@
-//! Padding (RFC 7830, RFC 8467) and the removal of client subnet (RFC 7871), as changes to the options of a query.
-//! Both are off unless the configuration asks: a user of this proxy expects its requests untouched.
+//! Padding (RFC 7830, RFC 8467) and the removal of client subnet (RFC 7871), as changes to the options of a message.
+//! Towards resolvers both are off unless the configuration asks: a user of this proxy expects its requests untouched.
 
 use super::edit::{option, put_option};
 
 /// Queries are padded to a multiple of this many octets (RFC 8467 §4.1).
-pub const BLOCK: usize = 128;
+pub const QUERY_BLOCK: usize = 128;
+/// Answers are padded to a multiple of this many octets (RFC 8467 §4.1).
+pub const ANSWER_BLOCK: usize = 468;
 /// Octets of an option before its data.
 const OPTION_HEADER: usize = 4;
 
@@ -38,44 +40,47 @@ pub fn put_returned_subnet(rdata: &mut Vec<u8>, sent: &[u8]) {
     put_option(rdata, option::CLIENT_SUBNET, &data);
 }
 
-/// Appends padding so that a message of `length` octets, these options included, becomes a whole number of blocks.
+/// Appends padding so that a message of `length` octets, these options included, becomes a whole number of blocks of
+/// `block` octets.
 ///
 /// Where the option itself does not fit into the block that is left, the next block is filled (RFC 8467 §3).
-pub fn put_padding(rdata: &mut Vec<u8>, length: usize) {
+pub fn put_padding(rdata: &mut Vec<u8>, length: usize, block: usize) {
     let with_header = length + OPTION_HEADER;
     if with_header > 65_535 {
         return;
     }
-    let target = with_header.next_multiple_of(BLOCK).min(65_535);
+    let target = with_header.next_multiple_of(block).min(65_535);
     put_option(rdata, option::PADDING, &vec![0; target - with_header]);
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Family, put_blank_subnet, put_padding, put_returned_subnet};
+    use super::{ANSWER_BLOCK, Family, QUERY_BLOCK, put_blank_subnet, put_padding, put_returned_subnet};
 
     #[test]
     fn every_length_becomes_a_whole_number_of_blocks() {
-        for length in 12..1200 {
-            let mut rdata = Vec::new();
-            put_padding(&mut rdata, length);
-            assert_eq!((length + rdata.len()) % 128, 0, "{length}");
-            assert!(rdata.len() < 128 + 4);
-            assert!(rdata[4..].iter().all(|&octet| octet == 0));
+        for (block, octets) in [(QUERY_BLOCK, 128), (ANSWER_BLOCK, 468)] {
+            for length in 12..1200 {
+                let mut rdata = Vec::new();
+                put_padding(&mut rdata, length, block);
+                assert_eq!((length + rdata.len()) % octets, 0, "{length}");
+                assert!(rdata.len() < octets + 4);
+                assert!(rdata[4..].iter().all(|&octet| octet == 0));
+            }
         }
         // one octet short of a block leaves no room for the option: the next block it is
         let mut rdata = Vec::new();
-        put_padding(&mut rdata, 127);
+        put_padding(&mut rdata, 127, QUERY_BLOCK);
         assert_eq!(rdata.len(), 129);
     }
 
     #[test]
     fn padding_never_makes_a_message_too_long() {
         let mut rdata = Vec::new();
-        put_padding(&mut rdata, 65_500);
+        put_padding(&mut rdata, 65_500, QUERY_BLOCK);
         assert_eq!(65_500 + rdata.len(), 65_535);
         rdata.clear();
-        put_padding(&mut rdata, 65_533);
+        put_padding(&mut rdata, 65_533, ANSWER_BLOCK);
         assert!(rdata.is_empty());
     }
 

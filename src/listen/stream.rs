@@ -6,16 +6,20 @@ use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io;
 use std::net::IpAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
+use tokio::task::spawn_local;
 use tokio::time::Sleep;
 
+use super::handshake::{LONGEST, shake_hands};
 use super::limits::{Admission, Places};
 use crate::bell::Bell;
 use crate::dns::crossing::Link;
@@ -43,10 +47,21 @@ pub struct Limits {
     pub unread: usize,
 }
 
+/// What clients speak below DNS.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Transport {
+    /// Plain TCP.
+    Tcp,
+    /// TLS over TCP (RFC 7858).
+    Tls,
+}
+
 /// All connections of a worker's clients, whichever listener accepted them.
 pub struct Hall {
     path: Rc<Path>,
     limits: Cell<Limits>,
+    /// How clients on TLS are met.
+    tls: RefCell<Option<Arc<ServerConfig>>>,
     places: RefCell<Places>,
     desks: RefCell<HashMap<u64, Rc<Desk>>>,
     stopped: Cell<bool>,
@@ -55,8 +70,13 @@ pub struct Hall {
 impl Hall {
     /// A hall without connections.
     pub fn new(path: Rc<Path>, limits: Limits, places: Places) -> Hall {
-        let limits = Cell::new(limits);
-        Hall { path, limits, places: RefCell::new(places), desks: RefCell::default(), stopped: Cell::new(false) }
+        let (limits, places, stopped) = (Cell::new(limits), RefCell::new(places), Cell::new(false));
+        Hall { path, limits, tls: RefCell::default(), places, desks: RefCell::default(), stopped }
+    }
+
+    /// From now on clients on TLS are met with this; connections that there are stay as they are.
+    pub fn meet_with(&self, tls: Option<Arc<ServerConfig>>) {
+        self.tls.replace(tls);
     }
 
     /// Other limits from now on, also for the connections that there are.
@@ -65,7 +85,9 @@ impl Hall {
         let closed = self.places.borrow_mut().resize(total, per_client);
         for (number, desk) in &*self.desks.borrow() {
             desk.unread_limit.set(limits.unread);
-            desk.broken.set(desk.broken.get() || closed.contains(number));
+            if closed.contains(number) {
+                desk.make_room();
+            }
             desk.bell.ring();
         }
     }
@@ -96,8 +118,7 @@ impl Hall {
             Admission::Admitted(number) => number,
             Admission::Replaces { newcomer, closed } => {
                 if let Some(desk) = self.desks.borrow().get(&closed) {
-                    desk.broken.set(true);
-                    desk.bell.ring();
+                    desk.make_room();
                 }
                 newcomer
             }
@@ -107,10 +128,16 @@ impl Hall {
         self.desks.borrow_mut().insert(number, desk.clone());
         Some((number, desk))
     }
+
+    /// A connection has ended.
+    fn leave(&self, number: u64) {
+        self.desks.borrow_mut().remove(&number);
+        self.places.borrow_mut().leave(number);
+    }
 }
 
-/// Accepts connections for as long as it is polled.
-pub async fn accept(listener: TcpListener, hall: Rc<Hall>) {
+/// Accepts connections, of plain TCP or of TLS, for as long as it is polled.
+pub async fn accept(listener: TcpListener, hall: Rc<Hall>, transport: Transport) {
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
@@ -120,7 +147,10 @@ pub async fn accept(listener: TcpListener, hall: Rc<Hall>) {
                 if let Err(error) = stream.set_nodelay(true) {
                     log::debug!("a client's connection: {error}");
                 }
-                tokio::task::spawn_local(converse(stream, peer.ip(), number, desk, hall.clone()));
+                match transport {
+                    Transport::Tcp => drop(spawn_local(converse(stream, peer.ip(), number, desk, hall.clone(), false))),
+                    Transport::Tls => drop(spawn_local(greet(stream, peer.ip(), number, desk, hall.clone()))),
+                }
             }
             // the client went away before it was accepted; that is its own affair
             Err(error) if is_of_one_connection(&error) => {}
@@ -148,6 +178,8 @@ struct Desk {
     in_flight: Cell<usize>,
     /// The connection ends at once, whatever waits.
     broken: Cell<bool>,
+    /// It does so to make room for another, and may say goodbye.
+    makes_room: Cell<bool>,
     bell: Bell,
     room: Notify,
     unread_limit: Cell<usize>,
@@ -159,6 +191,7 @@ impl Desk {
             outgoing: RefCell::default(),
             in_flight: Cell::new(0),
             broken: Cell::new(false),
+            makes_room: Cell::new(false),
             bell: Bell::default(),
             room: Notify::new(),
             unread_limit: Cell::new(unread_limit),
@@ -183,6 +216,13 @@ impl Desk {
         Ok(())
     }
 
+    /// Ends the connection, which has nothing to do, in favour of another.
+    fn make_room(&self) {
+        self.makes_room.set(true);
+        self.broken.set(true);
+        self.bell.ring();
+    }
+
     /// Waits for the end of the connection.
     async fn ended(&self) {
         while !self.broken.get() {
@@ -196,19 +236,37 @@ impl Desk {
     }
 }
 
+/// Serves one client on TLS: the handshake, unless the connection must end before, and then the rest.
+async fn greet(stream: TcpStream, client: IpAddr, number: u64, desk: Rc<Desk>, hall: Rc<Hall>) {
+    let tls = hall.tls.borrow().clone();
+    let Some(tls) = tls else { return hall.leave(number) };
+    let limit = hall.limits.get().idle.min(LONGEST);
+    let mut handshake = pin!(shake_hands(stream, tls, limit, hall.path.counters()));
+    let met = poll_fn(|context| {
+        desk.bell.listen(context);
+        if desk.broken.get() || hall.stopped.get() { Poll::Ready(None) } else { handshake.as_mut().poll(context) }
+    });
+    match met.await {
+        Some(stream) => converse(stream, client, number, desk, hall.clone(), true).await,
+        None => hall.leave(number),
+    }
+}
+
 /// Serves one client's connection until it ends.
-async fn converse<S>(stream: S, client: IpAddr, number: u64, desk: Rc<Desk>, hall: Rc<Hall>)
+async fn converse<S>(stream: S, client: IpAddr, number: u64, desk: Rc<Desk>, hall: Rc<Hall>, encrypted: bool)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let now = Instant::now();
     let mut conversation = Conversation {
         stream,
+        encrypted,
         client,
         number,
         inflow: Inflow::with_capacity(READ_BUFFER),
         writing: Vec::new(),
         written: 0,
+        unsent: false,
         reading: true,
         marked_idle: true,
         last_message: now,
@@ -223,18 +281,20 @@ where
     }
     desk.broken.set(true);
     desk.room.notify_waiters();
-    hall.desks.borrow_mut().remove(&number);
-    hall.places.borrow_mut().leave(number);
+    hall.leave(number);
 }
 
 struct Conversation<S> {
     stream: S,
+    encrypted: bool,
     client: IpAddr,
     number: u64,
     inflow: Inflow,
     /// What is being written; new answers gather in the desk meanwhile.
     writing: Vec<u8>,
     written: usize,
+    /// Whether the stream holds octets back that the client has not taken yet, as TLS does.
+    unsent: bool,
     reading: bool,
     marked_idle: bool,
     last_message: Instant,
@@ -248,6 +308,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.desk.bell.listen(context);
         if self.desk.broken.get() {
+            if self.desk.makes_room.get() {
+                // what cannot be said at once is not said
+                let _ = self.close(context);
+            }
             return Poll::Ready(Ok(()));
         }
         if let Poll::Ready(Err(error)) = self.read(context) {
@@ -263,14 +327,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
         }
         let finished = !self.reading || self.hall.stopped.get();
         if finished && self.desk.in_flight.get() == 0 && !self.is_writing() {
-            return Pin::new(&mut self.stream).poll_shutdown(context);
+            let closed = self.close(context);
+            if closed.is_ready() {
+                return closed;
+            }
         }
         self.mark();
         self.look_at_time(context)
     }
 
+    /// Says that nothing more comes. The client has as long to take that as it has to take answers.
+    fn close(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let closed = Pin::new(&mut self.stream).poll_shutdown(context);
+        if closed.is_pending() {
+            self.reading = false;
+            self.unsent = true;
+            self.last_progress = Instant::now();
+        }
+        closed
+    }
+
     fn is_writing(&self) -> bool {
-        self.written < self.writing.len() || !self.desk.outgoing.borrow().is_empty()
+        self.unsent || self.written < self.writing.len() || !self.desk.outgoing.borrow().is_empty()
     }
 
     fn unread(&self) -> usize {
@@ -290,7 +368,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
                 return Poll::Pending;
             }
             let mut buffer = ReadBuf::new(self.inflow.room());
-            ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer))?;
+            match ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer)) {
+                // TLS without a goodbye: what came before was whole messages, or is none
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
+                result => result?,
+            }
             let count = buffer.filled().len();
             self.inflow.filled(count);
             // the client has said all it wants to say, and may still listen (RFC 1035 §4.2.2)
@@ -311,14 +393,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
                 return;
             }
             self.hall.path.counters().tcp_queries.add(1);
-            let link = Link::Stream { idle: self.hall.limits.get().idle };
+            let link = Link::Stream { idle: self.hall.limits.get().idle, encrypted: self.encrypted };
             let (desk, path) = (self.desk.clone(), self.hall.path.clone());
             match path.receive(message, self.client, link) {
                 Verdict::Silence => self.reading = false,
                 Verdict::Reply(answer) => put(&mut self.desk.outgoing.borrow_mut(), &answer),
                 Verdict::Relay(pending) => {
                     desk.in_flight.set(desk.in_flight.get() + 1);
-                    tokio::task::spawn_local(async move {
+                    spawn_local(async move {
                         let answer = path.relay(pending).await;
                         if desk.broken.get() {
                             path.counters().unsent_answers.add(1);
@@ -330,7 +412,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
                 }
                 Verdict::Transfer(pending) => {
                     desk.in_flight.set(desk.in_flight.get() + 1);
-                    tokio::task::spawn_local(async move {
+                    spawn_local(async move {
                         let send = async |answer: Vec<u8>| desk.hand_in_when_read(&answer).await;
                         tokio::select! {
                             // a transfer that ends too early must not look whole
@@ -358,7 +440,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
                 std::mem::swap(&mut self.writing, &mut self.desk.outgoing.borrow_mut());
                 self.desk.room.notify_waiters();
                 if self.writing.is_empty() {
-                    return Pin::new(&mut self.stream).poll_flush(context);
+                    let flushed = Pin::new(&mut self.stream).poll_flush(context);
+                    self.unsent = flushed.is_pending();
+                    return flushed;
                 }
                 self.last_progress = Instant::now();
             }
@@ -393,22 +477,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
     }
 
     fn look_at_time(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Some(due) = self.due() else { return Poll::Pending };
-        if self.timer.deadline() > due.into() {
-            self.timer.as_mut().reset(due.into());
-        }
-        while self.timer.as_mut().poll(context).is_ready() {
-            if Instant::now() >= due {
-                if self.is_writing() {
-                    return Poll::Ready(Err(io::Error::new(
-                        io::ErrorKind::TimedOut,
-                        "the client does not read its answers",
-                    )));
-                }
-                return Pin::new(&mut self.stream).poll_shutdown(context);
+        while let Some(due) = self.due() {
+            if self.timer.deadline() > due.into() {
+                self.timer.as_mut().reset(due.into());
             }
-            self.timer.as_mut().reset(due.into());
+            ready!(self.timer.as_mut().poll(context));
+            if Instant::now() < due {
+                self.timer.as_mut().reset(due.into());
+                continue;
+            }
+            if self.is_writing() {
+                let why = "the client does not read its answers";
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, why)));
+            }
+            let closed = self.close(context);
+            if closed.is_ready() {
+                return closed;
+            }
         }
         Poll::Pending
     }
 }
+
+#[cfg(test)]
+#[path = "stream_tests.rs"]
+mod stream_tests;

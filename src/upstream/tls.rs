@@ -71,7 +71,11 @@ impl TrustStores {
     }
 }
 
-fn read_ca_file(path: &Path) -> Result<RootCertStore, TlsError> {
+/// The CA certificates in a PEM file.
+///
+/// # Errors
+/// If it cannot be read, or has none, or one of unknown form.
+pub fn read_ca_file(path: &Path) -> Result<RootCertStore, TlsError> {
     let fault = |why: String| TlsError::Roots(path.to_owned(), why);
     let unreadable = |error: pem::Error| {
         let missing = matches!(&error, pem::Error::Io(error) if error.kind() == std::io::ErrorKind::NotFound);

@@ -181,6 +181,14 @@ impl Proxy {
         &self.addresses
     }
 
+    /// The addresses of which the log says that they serve this, such as "tls".
+    pub fn addresses_of(&self, protocols: &str) -> Vec<SocketAddr> {
+        let log = self.log();
+        let lines =
+            log.lines().filter(|line| line.split_once('(').is_some_and(|(_, said)| said.starts_with(protocols)));
+        listening_addresses(&lines.map(str::to_owned).collect::<Vec<_>>())
+    }
+
     /// The process ID.
     pub fn pid(&self) -> u32 {
         self.child.id()

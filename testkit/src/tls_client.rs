@@ -14,6 +14,7 @@ use crate::dns_client::{Ended, Framing, PATIENCE, left};
 use crate::inspect;
 use crate::message::framed;
 use crate::pki::{Identity, Pki};
+use crate::tls_settings::Versions;
 
 /// A client over TLS.
 #[derive(Debug)]
@@ -24,17 +25,22 @@ pub struct TlsClient {
 
 /// A configuration that trusts this CA, speaks TLS 1.2 and 1.3 and offers ALPN "dot". Share it to resume sessions.
 pub fn client_config(pki: &Pki) -> ClientConfig {
-    config(pki, None)
+    config(pki, None, Versions::Both)
 }
 
 /// [`client_config`] with a client certificate.
 pub fn client_config_with_identity(pki: &Pki, identity: &Identity) -> ClientConfig {
-    config(pki, Some(identity))
+    config(pki, Some(identity), Versions::Both)
 }
 
-fn config(pki: &Pki, identity: Option<&Identity>) -> ClientConfig {
+/// [`client_config`] with these versions of TLS.
+pub fn client_config_speaking(pki: &Pki, versions: Versions) -> ClientConfig {
+    config(pki, None, versions)
+}
+
+fn config(pki: &Pki, identity: Option<&Identity>, versions: Versions) -> ClientConfig {
     let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()))
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(versions.list())
         .expect("versions the provider knows")
         .with_root_certificates(pki.roots());
     let mut config = match identity {
@@ -125,6 +131,11 @@ impl TlsClient {
     /// Sends FIN (no close_notify) and goes on reading.
     pub fn half_close(&self) {
         let _ = self.stream.sock.shutdown(Shutdown::Write);
+    }
+
+    /// The certificate that the server has shown.
+    pub fn certificate(&self) -> Vec<u8> {
+        self.tls().peer_certificates().and_then(|chain| chain.first()).expect("a certificate").to_vec()
     }
 
     /// Resets the connection.

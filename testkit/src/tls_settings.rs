@@ -27,7 +27,7 @@ static TLS12: &[&SupportedProtocolVersion] = &[&rustls::version::TLS12];
 static TLS13: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13];
 
 impl Versions {
-    fn list(self) -> &'static [&'static SupportedProtocolVersion] {
+    pub(crate) fn list(self) -> &'static [&'static SupportedProtocolVersion] {
         match self {
             Self::Tls12 => TLS12,
             Self::Tls13 => TLS13,

@@ -25,6 +25,7 @@ const LAYERS: &[(u8, &[&str])] = &[
             "dns/privacy",
             "dns/special",
             "dns/transfer",
+            "listen/certificate",
             "sockets",
             "system_dns/ledger",
             "upstream/plan",
@@ -51,6 +52,7 @@ const LAYERS: &[(u8, &[&str])] = &[
         &[
             "config/settings",
             "dns/message",
+            "listen/handshake",
             "log_lines",
             "log_sinks",
             "report",

@@ -2,18 +2,23 @@
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{SocketAddr as UnixAddress, UnixDatagram};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use testkit::proxy_process::Signal;
-use testkit::{DotServer, Pki, Proxy, TcpClient, UdpClient, a_for, config_for, inspect, query};
+use testkit::tls_client::client_config;
+use testkit::{DotServer, Pki, Proxy, TcpClient, TlsClient, UdpClient, a_for, config_for, inspect, query};
 
 use crate::conformance::bench::binary;
+use crate::conformance::namespace::in_namespace;
+use crate::conformance::o_tls::{NAME, config_with_tls};
+use crate::life::control::status;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -83,6 +88,120 @@ fn c142_sockets_are_told_apart_by_what_they_are() {
         assert!(proxy.log().contains(line), "{line}: {}", proxy.log());
     }
     assert_eq!(proxy.addresses().len(), 4);
+}
+
+/// How a socket that was handed over is asked.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Speaks {
+    Udp,
+    Tcp,
+    Tls,
+}
+
+#[test]
+fn c142_r37_every_mix_of_udp_tcp_and_tls_in_any_order_is_served_as_its_names_say() {
+    let stage = Stage::new();
+    let config = config_with_tls(&stage.pki, &stage.server, "");
+    let trust = Arc::new(client_config(&stage.pki));
+    let all: Vec<(Speaks, &str, &str)> = vec![
+        (Speaks::Udp, "127.0.0.1:0", "dns"),
+        (Speaks::Tcp, "127.0.0.1:0", "dns"),
+        (Speaks::Tls, "127.0.0.1:0", "tls"),
+        (Speaks::Udp, "[::1]:0", "six"),
+        (Speaks::Tcp, "[::1]:0", "six"),
+        (Speaks::Tls, "[::1]:0", "dot"),
+    ];
+    // every subset, each in another order
+    for subset in 1_usize..64 {
+        let mut chosen: Vec<&(Speaks, &str, &str)> =
+            all.iter().enumerate().filter(|(index, _)| subset >> index & 1 == 1).map(|(_, socket)| socket).collect();
+        let turn = subset % chosen.len();
+        chosen.rotate_left(turn);
+        if subset % 2 == 0 {
+            chosen.reverse();
+        }
+        let sockets: Vec<(Speaks, OwnedFd, SocketAddr)> = chosen
+            .iter()
+            .map(|(speaks, address, _)| match speaks {
+                Speaks::Udp => {
+                    let socket = UdpSocket::bind(address).unwrap();
+                    let address = socket.local_addr().unwrap();
+                    (*speaks, socket.into(), address)
+                }
+                Speaks::Tcp | Speaks::Tls => {
+                    let socket = TcpListener::bind(address).unwrap();
+                    let address = socket.local_addr().unwrap();
+                    (*speaks, socket.into(), address)
+                }
+            })
+            .collect();
+        let fds: Vec<&dyn AsFd> = sockets.iter().map(|(_, fd, _)| fd as &dyn AsFd).collect();
+        let names: Vec<&str> = chosen.iter().map(|(_, _, name)| *name).collect();
+        let (count, names) = (fds.len().to_string(), names.join(":"));
+        let variables = [("LISTEN_PID", "$$"), ("LISTEN_FDS", count.as_str()), ("LISTEN_FDNAMES", names.as_str())];
+        let proxy = Proxy::builder(&stage.manager(&fds, &variables)).config(&config).start();
+        for (number, (speaks, _, address)) in sockets.iter().enumerate() {
+            let name = format!("mix{subset}-{number}.test");
+            match speaks {
+                Speaks::Udp => is_served(*address, false, &name),
+                Speaks::Tcp => is_served(*address, true, &name),
+                Speaks::Tls => {
+                    let mut client = TlsClient::connect(*address, NAME, &trust).unwrap();
+                    let answer = client.ask(&query(3, &name, 1)).expect("no answer");
+                    assert_eq!(inspect::a_records(&answer), [a_for(&name)]);
+                }
+            }
+        }
+        // the address of the configuration is bound where no socket for TLS was handed over
+        let own = usize::from(!sockets.iter().any(|(speaks, ..)| *speaks == Speaks::Tls));
+        assert_eq!(proxy.addresses().len(), sockets.len() + own, "{}", proxy.log());
+        let status = status(&proxy).1;
+        for ((speaks, _, address), (_, _, name)) in sockets.iter().zip(&chosen) {
+            let line = format!("{address} ({}), from {name}", format!("{speaks:?}").to_lowercase());
+            assert!(status.contains(&line), "{line}: {status}");
+        }
+    }
+}
+
+#[test]
+fn c142_sockets_whose_name_or_port_is_wrong_for_tls_are_refused_with_what_to_do() {
+    let stage = Stage::new();
+    let (udp, tcp) = (UdpSocket::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
+    let with_tls = config_with_tls(&stage.pki, &stage.server, "");
+    let refused = |fd: &dyn AsFd, name: &str, config: &str| {
+        let variables = [("LISTEN_PID", "$$"), ("LISTEN_FDS", "1"), ("LISTEN_FDNAMES", name)];
+        Proxy::builder(&stage.manager(&[fd], &variables)).config(config).start_expecting_failure()
+    };
+    let (status, said) = refused(&tcp, "tls", &stage.config());
+    assert_eq!(status.code(), Some(78));
+    let address = tcp.local_addr().unwrap();
+    assert!(said.contains(&format!("inherited socket tls ({address}): is for DNS over TLS")), "{said}");
+    assert!(said.contains("set listen.tls-certificate and listen.tls-key"), "{said}");
+    let (status, said) = refused(&udp, "tls", &with_tls);
+    assert!(status.code() == Some(1) && said.contains("inherited socket tls (fd 3): is a UDP socket"), "{said}");
+}
+
+#[test]
+fn c133_handed_over_sockets_of_the_two_well_known_ports_are_for_what_they_are_known() {
+    in_namespace(&[], || {
+        let stage = Stage::new();
+        let config = config_with_tls(&stage.pki, &stage.server, "");
+        for (port, name, said) in
+            [(853, "dns", "port 853 is for DNS over TLS"), (53, "tls", "port 53 is for plain DNS")]
+        {
+            let socket = TcpListener::bind(("127.0.0.1", port)).unwrap();
+            let variables = [("LISTEN_PID", "$$"), ("LISTEN_FDS", "1"), ("LISTEN_FDNAMES", name)];
+            let manager = stage.manager(&[&socket], &variables);
+            let (status, log) = Proxy::builder(&manager).config(&config).start_expecting_failure();
+            assert!(status.code() == Some(1) && log.contains(said), "{log}");
+        }
+        let (plain, tls) = (TcpListener::bind("127.0.0.1:53").unwrap(), TcpListener::bind("127.0.0.1:853").unwrap());
+        let variables = [("LISTEN_PID", "$$"), ("LISTEN_FDS", "2"), ("LISTEN_FDNAMES", "tls:dns")];
+        let proxy = Proxy::builder(&stage.manager(&[&tls, &plain], &variables)).config(&config).start();
+        is_served(proxy.addresses()[1], true, "plain.test");
+        let mut client = TlsClient::connect(proxy.addresses()[0], NAME, &Arc::new(client_config(&stage.pki))).unwrap();
+        assert!(client.ask(&query(1, "tls.test", 1)).is_some());
+    });
 }
 
 #[test]

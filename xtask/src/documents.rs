@@ -85,6 +85,9 @@ fn sample(option: &Opt) -> &'static str {
         "workers" => "2",
         "user" | "group" => "\"dot-proxy\"",
         "socket" => "\"/run/dot-proxy/control\"",
+        "tls-certificate" => "\"/etc/dot-proxy/tls.crt\"",
+        "tls-key" => "\"/etc/dot-proxy/tls.key\"",
+        "tls-client-ca" => "\"/etc/dot-proxy/clients.crt\"",
         "ca-file" => "\"/etc/ssl/certs/ca-certificates.crt\"",
         _ => "",
     }
@@ -248,7 +251,7 @@ fn program_page() -> String {
     for (title, paragraphs) in [
         (
             "DETAILS",
-            "Clients speak plain DNS over UDP and TCP. Every query is relayed inside TLS to a resolver whose certificate or \
+            "Clients speak plain DNS over UDP and TCP, or DNS over TLS where a certificate is configured. Every query is relayed inside TLS to a resolver whose certificate or \
              key has been verified; nothing is ever sent in clear or to a resolver that is not authenticated. If no \
              resolver answers within the deadline, the client gets SERVFAIL with an extended error that says why.",
         ),
@@ -256,7 +259,8 @@ fn program_page() -> String {
         (
             "SOCKETS",
             "Sockets that the service manager hands over (dot-proxy.socket) are served as they are: datagrams and streams, \
-             IPv4 and IPv6, told apart by what they are and named in the log by FileDescriptorName=. One that cannot be \
+             IPv4 and IPv6, told apart by what they are and named in the log by FileDescriptorName=. A listening stream called tls \
+             serves DNS over TLS (dot-proxy-tls.socket). One that cannot be \
              served is a reason not to start. They stay open over a restart, so that no query is lost, and the service \
              needs no capability. Without them the addresses of the configuration are bound; if a port is taken, the \
              message names the process and the unit that hold it. After a configuration that could not be used, mend it \

@@ -17,12 +17,17 @@ fn committed_files_are_up_to_date() {
 }
 
 /// The lines that set an option, without their comment sign.
-fn settings_of(example: &str) -> Vec<(usize, String)> {
-    let lines = example.lines().enumerate();
-    lines
-        .filter_map(|(at, line)| Some((at, line.strip_prefix('#')?.to_owned())))
-        .filter(|(_, line)| !line.starts_with(' '))
-        .collect()
+fn settings_of(example: &str) -> Vec<&str> {
+    example.lines().filter_map(|line| line.strip_prefix('#')).filter(|line| !line.starts_with(' ')).collect()
+}
+
+/// Keys that mean nothing alone: a certificate is of no use without its key.
+const TOGETHER: &[&str] = &["tls-certificate = ", "tls-key = "];
+
+/// Whether a key, uncommented, brings this other one with it.
+fn brings(setting: &str, other: &str) -> bool {
+    let needs_both = setting.starts_with("tls-client-ca = ") || TOGETHER.iter().any(|key| setting.starts_with(key));
+    setting == other || needs_both && TOGETHER.iter().any(|key| other.starts_with(key))
 }
 
 #[test]
@@ -32,9 +37,11 @@ fn every_commented_key_loads_when_it_is_uncommented() {
     assert_eq!(defaults, parse("empty", "", &Overrides::default()).unwrap());
     let settings = settings_of(&example);
     assert_eq!(settings.len(), OPTIONS.len());
-    for (at, setting) in &settings {
-        let lines: Vec<&str> =
-            example.lines().enumerate().map(|(line, text)| if line == *at { setting } else { text }).collect();
+    for setting in &settings {
+        let lines: Vec<&str> = example
+            .lines()
+            .map(|line| line.strip_prefix('#').filter(|other| brings(setting, other)).unwrap_or(line))
+            .collect();
         let changed =
             parse("example", &lines.join("\n"), &Overrides::default()).unwrap_or_else(|error| panic!("{error}"));
         let has_default = OPTIONS
