@@ -82,6 +82,7 @@ mod life {
     mod reload;
     mod start;
     mod stop;
+    mod stuck;
     mod system_dns;
 }
 

@@ -9,6 +9,7 @@ use std::fs;
 use std::io::Read;
 use std::net::SocketAddr;
 use std::ops::Range;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -111,7 +112,8 @@ pub fn renew(source: &Source, running: &Loaded) -> Result<Loaded, ConfigError> {
 
 fn read(path: &Path) -> std::io::Result<String> {
     let invalid = |what: &str| std::io::Error::new(std::io::ErrorKind::InvalidData, what.to_owned());
-    let file = fs::File::open(path)?;
+    // a pipe is not waited for
+    let file = fs::File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     if !file.metadata()?.is_file() {
         return Err(invalid("not a regular file"));
     }

@@ -174,6 +174,9 @@ fn files_that_cannot_be_read_are_named() {
     let missing = load(&from(&folder.path().join("missing"))).unwrap_err().to_string();
     assert!(missing.contains("missing: cannot be read: "), "{missing}");
     assert!(load(&from(folder.path())).unwrap_err().to_string().contains("not a regular file"));
+    let pipe = folder.path().join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRUSR).unwrap();
+    assert!(load(&from(&pipe)).unwrap_err().to_string().contains("not a regular file"));
 }
 
 #[test]

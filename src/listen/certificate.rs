@@ -8,7 +8,7 @@ use std::fmt;
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::net::IpAddr;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -162,7 +162,8 @@ fn described(settings: &ClientTls) -> String {
 
 fn open(option: &'static Opt, path: &Path, occasion: Occasion<'_>) -> Result<(File, Metadata), CertificateFault> {
     let unreadable = |error: io::Error| CertificateFault::unreadable(option, path, occasion, &error);
-    let file = File::open(path).map_err(unreadable)?;
+    // a pipe is not waited for
+    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(unreadable)?;
     let found = file.metadata().map_err(unreadable)?;
     if found.is_file() { Ok((file, found)) } else { Err(CertificateFault::new(option, path, "not a regular file")) }
 }
