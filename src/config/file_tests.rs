@@ -203,7 +203,8 @@ fn a_reload_keeps_what_only_a_restart_changes_and_names_it() {
 
 #[test]
 fn credentials_and_accounts_are_read() {
-    assert!(refused("[upstream]\nca-file = \"credential:ca\"").contains("the service manager gave no credentials"));
+    let roots = accepted("[upstream]\nca-file = \"credential:ca\"").upstream.servers[0].roots.clone();
+    assert_eq!(roots, Roots::File("/run/credentials/dot-proxy.service/ca".into()));
     for bad in ["credential:", "credential:../x", "credential:a/b"] {
         assert!(refused(&format!("[upstream]\nca-file = \"{bad}\"")).contains("is no name of a credential"), "{bad}");
     }

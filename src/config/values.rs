@@ -11,6 +11,8 @@ use toml::de::{DeArray, DeTable, DeValue};
 use super::options::Kind;
 use super::settings::{Authentication, Pin, Roots, Server};
 
+/// Where systemd keeps the credentials of the service, for as long as it runs (systemd.exec(5)).
+const CREDENTIALS: &str = "/run/credentials/dot-proxy.service";
 /// The port of DNS over TLS (RFC 7858 §3.1).
 pub const DOT_PORT: u16 = 853;
 /// The port of plain DNS (RFC 1035 §4.2).
@@ -157,10 +159,9 @@ fn file_path(text: &str) -> Result<String, String> {
     if name.is_empty() || name.contains('/') || name.starts_with('.') {
         return Err(format!("{name:?} is no name of a credential"));
     }
-    match std::env::var("CREDENTIALS_DIRECTORY") {
-        Ok(directory) => Ok(format!("{directory}/{name}")),
-        Err(_) => Err(format!("{text:?}: the service manager gave no credentials (see LoadCredential= of the unit)")),
-    }
+    // the commands that somebody runs beside the service find its credentials where systemd keeps them
+    let directory = std::env::var("CREDENTIALS_DIRECTORY").unwrap_or_else(|_| CREDENTIALS.to_owned());
+    Ok(format!("{directory}/{name}"))
 }
 
 /// A name as useradd(8) takes it, or a number.

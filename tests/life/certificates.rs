@@ -199,5 +199,5 @@ fn c146_a_key_among_the_credentials_is_renewed_by_a_restart() {
     assert_eq!(get(&start()), second.chain[0].as_ref());
     // without the directory the start says what is missing
     let (status, log) = Proxy::builder(binary()).config(&config).start_expecting_failure();
-    assert!(status.code() == Some(78) && log.contains("the service manager gave no credentials"), "{log}");
+    assert!(status.code() == Some(78) && log.contains("/run/credentials/dot-proxy.service/"), "{log}");
 }

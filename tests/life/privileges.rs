@@ -1,6 +1,7 @@
 //! Root's rights: given up for good by whoever is started as root, in every thread; and what is left within reach.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use nix::unistd::{Uid, User};
@@ -144,4 +145,24 @@ fn standard_error_stays_the_only_way_out_of_the_process_but_its_sockets() {
         let expected = ["socket:", "anon_inode:", "pipe:", "/dev/null"].iter().any(|kind| target.starts_with(kind));
         assert!(expected, "fd {:?} is {target}", entry.file_name());
     }
+}
+
+#[test]
+fn r36_in_a_user_namespace_root_serves_when_told_and_else_says_what_to_do() {
+    if !started_as_root() {
+        return;
+    }
+    let bench = Bench::start();
+    // the only user of the namespace is root, and nobody can be become
+    let program = bench.pki.directory().join("namespace");
+    fs::write(&program, format!("#!/bin/sh\nexec unshare --user --map-root-user {} \"$@\"\n", binary().display()))
+        .unwrap();
+    fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+    let config = config_for(&[(bench.server.address(), "upstream.test")], bench.pki.ca_file());
+    let (status, said) = Proxy::builder(&program).config(&config).start_expecting_failure();
+    assert_eq!(status.code(), Some(1));
+    assert!(said.contains("giving up privileges: ") && said.contains("with user = \"root\""), "{said}");
+    let proxy = Proxy::builder(&program).config(&format!("user = \"root\"\n{config}")).start();
+    assert!(UdpClient::connect(proxy.address()).ask(&query(1, "www.test", 1)).is_some());
+    assert!(of_each_thread(proxy.pid(), "CapEff").iter().all(|mask| mask.chars().all(|c| c == '0')));
 }
