@@ -5,6 +5,8 @@ use std::fs;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
+use nix::unistd::{Uid, User};
+
 /// Whoever has a socket on the port.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Holder {
@@ -14,6 +16,7 @@ pub struct Holder {
     unit: Option<String>,
     /// The user that made the socket, by number.
     user: u32,
+    port: u16,
 }
 
 /// Looks for whoever stands in the way of a socket on `address`; `protocol` is "tcp" or "udp". Below `root` instead of
@@ -26,7 +29,7 @@ pub fn find(root: &Path, address: SocketAddr, protocol: &str) -> Option<Holder> 
     let read = |pid: u32, file: &str| fs::read_to_string(root.join(format!("proc/{pid}/{file}"))).ok();
     let process = pid.map(|pid| (pid, read(pid, "comm").unwrap_or_default().trim().to_owned()));
     let unit = pid.and_then(|pid| unit_of(&read(pid, "cgroup")?));
-    Some(Holder { process, unit, user })
+    Some(Holder { process, unit, user, port: address.port() })
 }
 
 /// User and inode of the first socket in a table of `/proc/net` that would stand in the way.
@@ -102,7 +105,11 @@ impl fmt::Display for Holder {
                 write!(out, "held by {name} (process {pid}, {unit}); `kill {pid}` ends it")
             }
             (Some((pid, name)), None) => write!(out, "held by {name} (process {pid}); `kill {pid}` ends it"),
-            (None, _) => write!(out, "held by a process of the user with number {}; root sees which", self.user),
+            (None, _) => {
+                let user = User::from_uid(Uid::from_raw(self.user)).ok().flatten();
+                let user = user.map_or_else(|| format!("with number {}", self.user), |user| user.name);
+                write!(out, "held by a process of the user {user}; `sudo ss -lpn 'sport = :{}'` shows which", self.port)
+            }
         }
     }
 }
@@ -175,7 +182,12 @@ mod tests {
         assert!(manager.contains("systemctl list-sockets"), "{manager}");
         let by_hand = holder(79, "unbound", "0::/user.slice/session-3.scope\n").to_string();
         assert!(by_hand.contains("`kill 79`"), "{by_hand}");
-        let hidden = Holder { process: None, unit: None, user: 992 }.to_string();
-        assert!(hidden.contains("number 992"), "{hidden}");
+        let hidden = Holder { process: None, unit: None, user: 3_999_992, port: 53 }.to_string();
+        assert_eq!(
+            hidden,
+            "held by a process of the user with number 3999992; `sudo ss -lpn 'sport = :53'` shows which"
+        );
+        let roots = Holder { process: None, unit: None, user: 0, port: 53 }.to_string();
+        assert!(roots.starts_with("held by a process of the user root; "), "{roots}");
     }
 }
