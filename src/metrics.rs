@@ -58,7 +58,7 @@ counters! {
     not_queries,
     /// Queries that could not be read, answered FORMERR.
     malformed,
-    /// Queries of clients outside `listen.allow`, answered REFUSED.
+    /// Queries of clients outside `listen.allow`, answered REFUSED, and their connections for TLS, closed at once.
     prohibited,
     /// Datagrams that repeated a query still being answered.
     retransmissions,

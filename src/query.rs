@@ -127,7 +127,8 @@ pub struct Rules {
 }
 
 impl Rules {
-    fn allows(&self, client: IpAddr) -> bool {
+    /// Whether this client is served.
+    pub fn allows(&self, client: IpAddr) -> bool {
         // a dual-stack socket shows IPv4 clients as mapped addresses
         let client = client.to_canonical();
         self.allow.iter().any(|network| network.contains(&client))

@@ -178,7 +178,7 @@ options! {
     ALLOW: "listen", "allow", Kind::Networks, Reload,
         r#"["127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16", "fc00::/7", "fe80::/10"]"#,
         None,
-        "Networks whose clients are served; all others are answered REFUSED.",
+        "Networks whose clients are served; all others are answered REFUSED, and on TLS addresses not spoken to.",
         "The default is the loopback and private networks, so that no address makes an open resolver by accident.";
     UDP_PAYLOAD_LIMIT: "listen", "udp-payload-limit", Kind::Integer { min: 512, max: 65_507 }, Reload, "1232", None,
         "The largest answer over UDP, in octets; a larger one is cut and the client told to ask over TCP.",

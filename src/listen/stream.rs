@@ -142,6 +142,11 @@ pub async fn accept(listener: TcpListener, hall: Rc<Hall>, transport: Transport)
         match listener.accept().await {
             Ok((stream, peer)) => {
                 hall.path.counters().tcp_connections.add(1);
+                if matches!(transport, Transport::Tls) && !hall.path.rules().allows(peer.ip()) {
+                    // a handshake costs more than a stranger is worth; over plain TCP there is a reply that says why
+                    hall.path.counters().prohibited.add(1);
+                    continue;
+                }
                 let Some((number, desk)) = hall.admit(peer.ip()) else { continue };
                 // without it an answer would wait for the acknowledgement of the one before
                 if let Err(error) = stream.set_nodelay(true) {

@@ -483,3 +483,21 @@ fn an_idle_client_on_tls_costs_little_memory() {
     drop((warm, many));
     assert_eq!(counter(&mut bench, "tls_handshakes"), 450);
 }
+
+#[test]
+fn c137_a_client_that_is_not_allowed_gets_no_handshake() {
+    let mut bench = with_tls(|server| server, "allow = [\"127.0.0.1\"]");
+    // the same machine, from another of its addresses
+    let from = SocketAddr::from(([127, 0, 0, 9], 0));
+    let socket = TcpClient::connect_from(from, tls_address(&bench.proxy));
+    let mut greeting = ClientConnection::new(Arc::new(client_config(&bench.pki)), NAME.try_into().unwrap()).unwrap();
+    let mut hello = Vec::new();
+    greeting.write_tls(&mut hello).unwrap();
+    // it may be closed already
+    let _ = socket.try_send_raw(&hello);
+    assert!(everything(socket.stream()).is_empty(), "not one octet");
+    let mut friend = connect(&bench);
+    friend.send(&query(7, "friend.test", 1));
+    assert_answers(&next(&mut friend), 7, "friend.test");
+    assert_eq!(counter(&mut bench, "prohibited"), 1);
+}
