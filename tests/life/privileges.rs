@@ -2,9 +2,11 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 use std::time::Duration;
 
-use nix::unistd::{Uid, User};
+use dot_proxy::privileges::{Identity, give_up};
+use nix::unistd::{Gid, Uid, User, seteuid, setgid, setgroups, setresuid, setuid};
 use testkit::{Proxy, UdpClient, config_for, inspect, query};
 
 use crate::conformance::bench::{Bench, binary};
@@ -165,4 +167,42 @@ fn r36_in_a_user_namespace_root_serves_when_told_and_else_says_what_to_do() {
     let proxy = Proxy::builder(&program).config(&format!("user = \"root\"\n{config}")).start();
     assert!(UdpClient::connect(proxy.address()).ask(&query(1, "www.test", 1)).is_some());
     assert!(of_each_thread(proxy.pid(), "CapEff").iter().all(|mask| mask.chars().all(|c| c == '0')));
+}
+
+/// Set in the process of its own in which [`root_cannot_come_back`] does what cannot be undone.
+const CHILD: &str = "DOT_PROXY_TEST_GIVES_UP";
+
+#[test]
+fn root_cannot_come_back() {
+    if !started_as_root() {
+        return;
+    }
+    if std::env::var_os(CHILD).is_none() {
+        let name = "life::privileges::root_cannot_come_back";
+        let this = std::env::current_exe().unwrap();
+        let output = Command::new(this).args(["--exact", name, "--nocapture"]).env(CHILD, "1").output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && said.contains("nothing worked"), "{said}{output:?}");
+        return;
+    }
+    let identity = Identity::resolve(Some("nobody"), None).unwrap();
+    let left = give_up(&identity).unwrap();
+    assert!(left.user.starts_with("nobody ("), "{left:?}");
+    let (root, group) = (Uid::from_raw(0), Gid::from_raw(0));
+    for (way, worked) in [
+        ("setuid", setuid(root).is_ok()),
+        ("seteuid", seteuid(root).is_ok()),
+        ("setresuid", setresuid(root, root, root).is_ok()),
+        ("setgid", setgid(group).is_ok()),
+        ("setgroups", setgroups(&[group]).is_ok()),
+        ("reading what root alone may read", fs::read("/etc/shadow").is_ok()),
+        ("a port below 1024 again", std::net::TcpListener::bind("127.0.0.1:1").is_ok()),
+        // a program that runs as its owner, root
+        ("su", Command::new("su").args(["-c", "id"]).output().is_ok_and(|done| done.status.success())),
+    ] {
+        assert!(!worked, "{way} worked");
+    }
+    // giving up once more changes nothing, and proves it again
+    give_up(&Identity::resolve(None, None).unwrap()).unwrap();
+    println!("nothing worked");
 }
