@@ -128,7 +128,10 @@ fn c141_twenty_reloads_under_load_lose_nothing() {
             client.send(&query(round * 25 + number, &name, 1));
             stream.send(&query(round * 25 + number, &name, 1));
         }
-        fs::write(bench.proxy.config_file(), if round % 2 == 0 { &padded } else { &plain }).unwrap();
+        // in one step, as an editor does it: the last reload may be reading, and the empty file is a configuration, too
+        let next = bench.proxy.config_file().with_extension("next");
+        fs::write(&next, if round % 2 == 0 { &padded } else { &plain }).unwrap();
+        fs::rename(next, bench.proxy.config_file()).unwrap();
         bench.proxy.signal(Signal::SIGHUP);
         for number in 0..25 {
             let answer = client.recv(PATIENCE).unwrap_or_else(|| panic!("round {round}, {number}: lost over UDP"));

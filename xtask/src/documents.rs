@@ -282,7 +282,8 @@ fn program_page() -> String {
             "\"dot-proxy reload\", \"systemctl reload dot-proxy\" and SIGHUP have the configuration read again, with its \
              certificates. If anything in it is wrong, nothing changes, and the log says what and where. Otherwise all of \
              it is in force for the next query; queries in flight are answered, clients keep their connections, and \
-             connections to servers that stay are kept.",
+             connections to servers that stay are kept. A file that is only half written is read as it is at that moment: replace \
+             it in one step, as editors do.",
         ),
         (
             "SIGNALS",
