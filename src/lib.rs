@@ -51,7 +51,9 @@ pub mod dns {
 /// From the table of options and a file to settings that the program can work with.
 pub mod config {
     pub mod file;
+    pub mod given;
     pub mod options;
+    pub mod relations;
     pub mod settings;
     pub mod values;
 }

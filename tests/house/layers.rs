@@ -15,13 +15,13 @@ const LAYERS: &[(u8, &[&str])] = &[
     (9, &["listen/udp", "listen/stream"]),
     (8, &["query"]),
     (7, &["upstream/solo"]),
-    (6, &["upstream/group"]),
-    (5, &["upstream/connection", "cli"]),
-    (4, &["config/file", "dns/crossing", "system_dns/switch", "upstream/establish"]),
+    (6, &["cli", "upstream/group"]),
+    (5, &["config/file", "upstream/connection"]),
+    (4, &["config/relations", "dns/crossing", "system_dns/switch", "upstream/establish"]),
     (
         3,
         &[
-            "config/values",
+            "config/given",
             "dns/privacy",
             "dns/special",
             "dns/transfer",
@@ -35,6 +35,7 @@ const LAYERS: &[(u8, &[&str])] = &[
     (
         2,
         &[
+            "config/values",
             "control",
             "dns/edit",
             "listen/datagrams",

@@ -1,0 +1,179 @@
+//! What a configuration gives: each option's value, where it was written, and the settings that the values make.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::options::{self, Opt};
+use super::settings::{
+    ClientTls, Listen, LocalOrForward, LogSettings, LogTarget, Privacy, Process, Roots, Sandbox, Settings,
+    SpecialNames, Upstream,
+};
+use super::values::{ServerEntry, Value};
+
+/// Workers used without being told: more gain little for a forwarder, and each keeps its own connections.
+const DEFAULT_WORKERS_AT_MOST: usize = 4;
+
+/// Values by the path of their option, such as `upstream.deadline`.
+pub type Values = HashMap<String, Value>;
+
+/// What a configuration gives.
+pub struct Given<'a> {
+    /// The name of the file.
+    pub name: &'a str,
+    /// Values, defaults included.
+    pub values: Values,
+    /// Where those were written that were: file and line, or a flag.
+    pub places: HashMap<String, String>,
+}
+
+impl Given<'_> {
+    /// Where an option was written, or else the file.
+    pub fn place(&self, option: &Opt) -> &str {
+        self.places.get(&option.path()).map_or(self.name, String::as_str)
+    }
+
+    /// Whether an option has a value that says something.
+    pub fn is_set(&self, option: &Opt) -> bool {
+        match self.values.get(&option.path()) {
+            Some(Value::Addresses(addresses)) => !addresses.is_empty(),
+            found => found.is_some(),
+        }
+    }
+
+    /// Addresses; none if the option has no value.
+    pub fn addresses(&self, option: &Opt) -> &[SocketAddr] {
+        match self.values.get(&option.path()) {
+            Some(Value::Addresses(addresses)) => addresses,
+            _ => &[],
+        }
+    }
+
+    /// A length of time.
+    pub fn duration(&self, option: &Opt) -> Duration {
+        match self.values.get(&option.path()) {
+            Some(Value::Duration(duration)) => *duration,
+            _ => Duration::ZERO,
+        }
+    }
+
+    fn number<T: TryFrom<u64>>(&self, option: &Opt) -> Result<T, String> {
+        match self.values.get(&option.path()) {
+            Some(Value::Integer(number)) => {
+                T::try_from(*number).map_err(|_| format!("{}: too large here", option.path()))
+            }
+            _ => Err(format!("{}: no value", option.path())),
+        }
+    }
+
+    fn boolean(&self, option: &Opt) -> bool {
+        self.values.get(&option.path()) == Some(&Value::Boolean(true))
+    }
+
+    fn word(&self, option: &Opt) -> &str {
+        match self.values.get(&option.path()) {
+            Some(Value::Word(word)) => word,
+            _ => "",
+        }
+    }
+
+    fn path(&self, option: &Opt) -> Option<PathBuf> {
+        match self.values.get(&option.path()) {
+            Some(Value::Path(path)) => Some(PathBuf::from(path)),
+            _ => None,
+        }
+    }
+
+    fn account(&self, option: &Opt) -> Option<String> {
+        match self.values.get(&option.path()) {
+            Some(Value::Account(name)) => Some(name.clone()),
+            _ => None,
+        }
+    }
+
+    fn local_or_forward(&self, option: &Opt) -> LocalOrForward {
+        if self.word(option) == "forward" { LocalOrForward::Forward } else { LocalOrForward::Local }
+    }
+
+    /// The settings that these values make; they have been checked one by one and with each other.
+    ///
+    /// # Errors
+    /// A value that should have been refused before.
+    pub fn settings(&self) -> Result<Settings, String> {
+        let workers = match self.values.get(&options::WORKERS.path()) {
+            Some(_) => self.number(&options::WORKERS)?,
+            None => std::thread::available_parallelism().map_or(1, usize::from).min(DEFAULT_WORKERS_AT_MOST),
+        };
+        Ok(Settings {
+            workers,
+            process: Process {
+                user: self.account(&options::USER),
+                group: self.account(&options::GROUP),
+                sandbox: match self.word(&options::SANDBOX) {
+                    "required" => Sandbox::Required,
+                    "off" => Sandbox::Off,
+                    _ => Sandbox::BestEffort,
+                },
+            },
+            listen: self.listen()?,
+            upstream: self.upstream()?,
+            privacy: Privacy {
+                padding: self.boolean(&options::PADDING),
+                remove_client_subnet: self.boolean(&options::REMOVE_CLIENT_SUBNET),
+            },
+            special_names: SpecialNames {
+                home_arpa: self.local_or_forward(&options::HOME_ARPA),
+                resolver_arpa: self.local_or_forward(&options::RESOLVER_ARPA),
+            },
+            control: self.path(&options::CONTROL_SOCKET),
+            log: LogSettings {
+                level: self.word(&options::LOG_LEVEL).parse().map_err(|_| "log.level: no value".to_owned())?,
+                target: if self.word(&options::LOG_TARGET) == "syslog" { LogTarget::Syslog } else { LogTarget::Stderr },
+            },
+        })
+    }
+
+    fn listen(&self) -> Result<Listen, String> {
+        let Some(Value::Networks(allow)) = self.values.get(&options::ALLOW.path()) else {
+            return Err("listen.allow: no value".to_owned());
+        };
+        let tls = match (self.path(&options::TLS_CERTIFICATE), self.path(&options::TLS_KEY)) {
+            (Some(certificate), Some(key)) => {
+                Some(ClientTls { certificate, key, client_ca: self.path(&options::TLS_CLIENT_CA) })
+            }
+            _ => None,
+        };
+        Ok(Listen {
+            addresses: self.addresses(&options::ADDRESSES).to_vec(),
+            tls_addresses: self.addresses(&options::TLS_ADDRESSES).to_vec(),
+            tls,
+            free_bind: self.boolean(&options::FREE_BIND),
+            allow: allow.clone(),
+            udp_payload_limit: self.number(&options::UDP_PAYLOAD_LIMIT)?,
+            tcp_idle_timeout: self.duration(&options::TCP_IDLE_TIMEOUT),
+            tcp_write_timeout: self.duration(&options::TCP_WRITE_TIMEOUT),
+            tcp_connections: self.number(&options::TCP_CONNECTIONS)?,
+            tcp_connections_per_client: self.number(&options::TCP_CONNECTIONS_PER_CLIENT)?,
+            tcp_in_flight: self.number(&options::TCP_IN_FLIGHT)?,
+            tcp_unread: self.number(&options::TCP_UNREAD)?,
+        })
+    }
+
+    fn upstream(&self) -> Result<Upstream, String> {
+        let Some(Value::Servers(entries)) = self.values.get(&options::SERVERS.path()) else {
+            return Err("upstream.servers: no value".to_owned());
+        };
+        let roots = self.path(&options::CA_FILE).map_or(Roots::System, Roots::File);
+        let post_quantum = self.boolean(&options::POST_QUANTUM);
+        Ok(Upstream {
+            servers: entries.iter().map(|entry: &ServerEntry| entry.server(&roots, post_quantum)).collect(),
+            deadline: self.duration(&options::DEADLINE),
+            connect_timeout: self.duration(&options::CONNECT_TIMEOUT),
+            second_try_after: self.duration(&options::SECOND_TRY_AFTER),
+            idle_timeout: self.duration(&options::IDLE_TIMEOUT),
+            in_flight: self.number(&options::IN_FLIGHT)?,
+            queue: self.number(&options::QUEUE)?,
+        })
+    }
+}
