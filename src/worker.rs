@@ -118,13 +118,13 @@ fn rules(settings: &Settings, group: Group) -> Rules {
 }
 
 /// What of a worker lives under terms.
-struct Premises {
+struct Workplace {
     path: Rc<Path>,
     hall: Rc<stream::Hall>,
 }
 
-impl Premises {
-    fn new(terms: &Terms, counters: Arc<Counters>) -> Premises {
+impl Workplace {
+    fn new(terms: &Terms, counters: Arc<Counters>) -> Workplace {
         let settings = &terms.settings;
         let upstream = &settings.upstream;
         let limits = connection_limits(settings);
@@ -133,7 +133,7 @@ impl Premises {
         let (limits, total, per_client) = stream_limits(settings);
         let hall = Rc::new(stream::Hall::new(path.clone(), limits, Places::new(total, per_client)));
         hall.meet_with(terms.tls.clone());
-        Premises { path, hall }
+        Workplace { path, hall }
     }
 
     fn renew(&self, terms: &Terms) {
@@ -164,9 +164,9 @@ impl Premises {
 
 async fn run(work: Work) -> io::Result<()> {
     let Work { terms, sockets, counters, heartbeat, orders, mut stop } = work;
-    let premises = Rc::new(Premises::new(&terms, counters));
+    let workplace = Rc::new(Workplace::new(&terms, counters));
     drop(terms);
-    let Premises { path, hall } = &*premises;
+    let Workplace { path, hall } = &*workplace;
     let (mut datagrams, mut accepting) = (JoinSet::new(), JoinSet::new());
     for Share { udp, tcp, tls } in sockets {
         if let Some(socket) = udp {
@@ -182,7 +182,7 @@ async fn run(work: Work) -> io::Result<()> {
     if let Some(interval) = heartbeat {
         accepting.spawn_local(beat(interval, path.clone()));
     }
-    let clerk = premises.clone();
+    let clerk = workplace.clone();
     let clerk = tokio::task::spawn_local(async move { clerk.take_orders(orders).await });
     let stopped = stop.clone();
     tokio::select! {
