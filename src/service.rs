@@ -1,6 +1,7 @@
 //! The running service, as the main thread sees it: workers, signals, questions from the control socket, reload, the
 //! words to the service manager, and the orderly stop.
 
+use std::convert::Infallible;
 use std::fmt::Display;
 use std::io;
 use std::sync::Arc;
@@ -134,7 +135,7 @@ impl Service {
         let outcome = runtime.block_on(async {
             tokio::select! {
                 outcome = self.watch(questions) => outcome,
-                result = attend(control.as_ref(), asking) => Err(format!("control socket: {result:?}")),
+                never = attend(control.as_ref(), asking) => match never {},
             }
         });
         if let Ok(name) = &outcome {
@@ -343,12 +344,16 @@ impl Service {
     }
 }
 
-/// Serves the control socket; without one there is nothing to do, for ever.
-async fn attend(control: Option<&ControlSocket>, asking: mpsc::Sender<Request>) -> io::Result<()> {
-    match control {
-        Some(control) => control.serve(asking).await,
-        None => std::future::pending().await,
+/// Serves the control socket, if there is one and for as long as it can be served: clients are served without it as well.
+async fn attend(control: Option<&ControlSocket>, asking: mpsc::Sender<Request>) -> Infallible {
+    if let Some(control) = control
+        && let Err(error) = control.serve(asking.clone()).await
+    {
+        log::error!("control socket: {error}; no more commands can be given to this process");
     }
+    // whoever waits for questions waits on
+    let _asking = asking;
+    std::future::pending().await
 }
 
 /// What there is to say of a server.
