@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::cli::{self, Action, Invocation};
 use crate::config::file::{self, Loaded, Source};
 use crate::config::settings::{LogTarget, Sandbox, Settings};
+use crate::config::values::DOT_PORT;
 use crate::control::{self, Answer, ControlSocket, Question};
 use crate::inherited::{self, Inherited, Kind};
 use crate::listen::certificate::{Certificate, Occasion};
@@ -187,8 +188,8 @@ fn reach(source: &Source, settings: &Settings, control: Option<&ControlSocket>) 
     settings.files().for_each(|file| reach.file(file));
     reach.trust_store();
     reach.clean_up = control.and_then(ControlSocket::folder).map(Into::into);
-    // the port of DNS over TLS as well, so that a reload can name other servers (RFC 7858 §3.1)
-    reach.ports = settings.upstream.servers.iter().map(|server| server.address.port()).chain([853]).collect();
+    // the usual port as well, so that a reload can name other servers
+    reach.ports = settings.upstream.servers.iter().map(|server| server.address.port()).chain([DOT_PORT]).collect();
     reach
 }
 

@@ -65,12 +65,11 @@ impl Identity {
         };
         let mut groups: BTreeSet<u32> = account.groups;
         groups.insert(gid.as_raw());
-        // "root" is served as with whatever groups it has, but nobody else keeps them
-        let change = !account.uid.is_root() || group.is_some();
-        if !change {
+        // root serves with whatever groups it has, but nobody else keeps them
+        if account.uid.is_root() && group.is_none() {
             return Ok(Identity::present());
         }
-        Ok(Identity { name: account.name, uid: account.uid, gid, groups, change })
+        Ok(Identity { name: account.name, uid: account.uid, gid, groups, change: true })
     }
 
     /// The user and the groups that the process has.
@@ -165,6 +164,10 @@ pub struct Privileges {
     pub user: String,
     /// The group, by number.
     pub group: u32,
+    /// Capabilities in force, to be had, or to be handed on.
+    pub capabilities: usize,
+    /// Whether new privileges are out of reach.
+    pub no_new_privs: bool,
     /// Capabilities left in the bounding set, of no use under no_new_privs; only root can empty it.
     pub bounding: usize,
 }
@@ -207,7 +210,8 @@ pub fn give_up(identity: &Identity) -> Result<Privileges, PrivilegeError> {
     let observed = observe(identity).map_err(|error| failed("looking at what is left")(&error))?;
     prove(identity, &observed)?;
     let user = format!("{} ({})", identity.name, identity.uid);
-    Ok(Privileges { user, group: identity.gid.as_raw(), bounding: observed.bounding })
+    let Observed { capabilities, bounding, no_new_privs, .. } = observed;
+    Ok(Privileges { user, group: identity.gid.as_raw(), capabilities, no_new_privs, bounding })
 }
 
 fn observe(identity: &Identity) -> Result<Observed, String> {

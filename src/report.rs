@@ -34,7 +34,7 @@ pub struct Process {
     pub user: String,
     /// The group, by number.
     pub group: u32,
-    /// Capabilities in force: always none.
+    /// Capabilities in force.
     pub capabilities: usize,
     /// Capabilities left in the bounding set.
     pub bounding_capabilities: usize,
@@ -64,6 +64,28 @@ pub struct Failure {
     pub why: String,
 }
 
+/// How a resolver fares.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ServerState {
+    /// It has not failed since it last answered.
+    Usable,
+    /// It failed and has not answered since.
+    Failing,
+    /// It failed and is not tried for a while.
+    Resting,
+}
+
+impl fmt::Display for ServerState {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            ServerState::Usable => "usable",
+            ServerState::Failing => "failing",
+            ServerState::Resting => "resting",
+        })
+    }
+}
+
 /// A resolver.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Server {
@@ -71,8 +93,8 @@ pub struct Server {
     pub server: String,
     /// What is verified.
     pub verified: String,
-    /// "usable", "failing" (it failed and has not answered since) or "resting" (and is not tried for a while).
-    pub state: String,
+    /// How it fares.
+    pub state: ServerState,
     /// Connections that are open.
     pub connections: usize,
     /// The last failure.
@@ -131,7 +153,7 @@ pub fn reasons(workers: &[Worker], upstream: &[Server]) -> Vec<String> {
     let stuck = workers.iter().filter(|worker| worker.heartbeat_us.is_none());
     let mut reasons: Vec<String> =
         stuck.map(|worker| format!("worker {} gives no sign of life", worker.number)).collect();
-    if upstream.iter().all(|server| server.state != "usable") {
+    if upstream.iter().all(|server| server.state != ServerState::Usable) {
         reasons.push("no resolver is usable".to_owned());
     }
     reasons
@@ -199,24 +221,19 @@ impl fmt::Display for Report {
 
 #[cfg(test)]
 mod tests {
-    use super::{Server, Worker, reasons};
+    use super::ServerState::{Failing, Resting, Usable};
+    use super::{Server, ServerState, Worker, reasons};
     use std::slice::from_ref;
 
-    fn server(state: &str) -> Server {
-        Server {
-            server: "a".to_owned(),
-            verified: String::new(),
-            state: state.to_owned(),
-            connections: 0,
-            last_failure: None,
-        }
+    fn server(state: ServerState) -> Server {
+        Server { server: "a".to_owned(), verified: String::new(), state, connections: 0, last_failure: None }
     }
 
     #[test]
     fn one_usable_resolver_and_workers_that_take_turns_are_enough() {
         let (alive, stuck) = (Worker { number: 0, heartbeat_us: Some(9) }, Worker { number: 1, heartbeat_us: None });
-        assert!(reasons(from_ref(&alive), &[server("resting"), server("usable")]).is_empty());
-        assert_eq!(reasons(from_ref(&alive), &[server("resting"), server("failing")]), ["no resolver is usable"]);
-        assert_eq!(reasons(&[alive, stuck], &[server("usable")]), ["worker 1 gives no sign of life"]);
+        assert!(reasons(from_ref(&alive), &[server(Resting), server(Usable)]).is_empty());
+        assert_eq!(reasons(from_ref(&alive), &[server(Resting), server(Failing)]), ["no resolver is usable"]);
+        assert_eq!(reasons(&[alive, stuck], &[server(Usable)]), ["worker 1 gives no sign of life"]);
     }
 }

@@ -17,7 +17,7 @@ use crate::control::{Answer, ControlSocket, Question, Request};
 use crate::listen::certificate::{Certificate, Occasion};
 use crate::metrics::{Counters, Sum};
 use crate::privileges::Privileges;
-use crate::report::{self, Configuration, Failure, Listener, Process, Reload, Report, Server, State};
+use crate::report::{self, Configuration, Failure, Listener, Process, Reload, Report, Server, ServerState, State};
 use crate::sandbox::{Confined, Reach};
 use crate::sockets::Bound;
 use crate::systemd;
@@ -128,7 +128,6 @@ impl Service {
     /// # Errors
     /// Why it ended, if not by a signal.
     pub fn serve(mut self) -> Result<(), String> {
-        let text = |error: io::Error| error.to_string();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(text)?;
         let control = self.premises.control.take();
         let (asking, questions) = mpsc::channel(QUESTIONS);
@@ -165,7 +164,6 @@ impl Service {
     /// Says that the service is ready, does what signals and questions ask, and gives the name of the signal that ends
     /// it.
     async fn watch(&mut self, mut questions: mpsc::Receiver<Request>) -> Result<&'static str, String> {
-        let text = |error: io::Error| error.to_string();
         let mut terminate = signal(SignalKind::terminate()).map_err(text)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(text)?;
         let mut hangup = signal(SignalKind::hangup()).map_err(text)?;
@@ -244,13 +242,11 @@ impl Service {
 
     /// Gives what there is to say of a reload that was done, or why it was not.
     async fn renew(&mut self) -> Result<Vec<String>, String> {
-        let text = |error: &dyn Display| error.to_string();
-        let renewed = file::renew(&self.premises.source, &self.running).map_err(|error| text(&error))?;
+        let renewed = file::renew(&self.premises.source, &self.running).map_err(text)?;
         self.within_reach(&renewed)?;
-        let servers =
-            server::read_all(&renewed.settings.upstream.servers, &self.servers).map_err(|error| text(&error))?;
+        let servers = server::read_all(&renewed.settings.upstream.servers, &self.servers).map_err(text)?;
         let read = |tls: &ClientTls| Certificate::read(tls, Occasion::Reload(self.certificate.as_ref()));
-        let certificate = renewed.settings.listen.tls.as_ref().map(read).transpose().map_err(|error| text(&error))?;
+        let certificate = renewed.settings.listen.tls.as_ref().map(read).transpose().map_err(text)?;
         let (certificate, mut notes) = certificate.map_or_else(Default::default, |(read, notes)| (Some(read), notes));
         // from here on nothing is refused
         let (settings, tls) = (renewed.settings.clone(), certificate.as_ref().map(Certificate::config));
@@ -326,9 +322,9 @@ impl Service {
             process: Process {
                 user: privileges.user.clone(),
                 group: privileges.group,
-                capabilities: 0,
+                capabilities: privileges.capabilities,
                 bounding_capabilities: privileges.bounding,
-                no_new_privileges: true,
+                no_new_privileges: privileges.no_new_privs,
                 sandbox: confined.to_string(),
                 system_calls: *system_calls,
             },
@@ -342,6 +338,10 @@ impl Service {
             counters: Sum(&self.counters()).values().map(|(name, value)| (name.to_owned(), value)).collect(),
         }
     }
+}
+
+fn text(error: impl Display) -> String {
+    error.to_string()
 }
 
 /// Serves the control socket, if there is one and for as long as it can be served: clients are served without it as well.
@@ -359,9 +359,9 @@ async fn attend(control: Option<&ControlSocket>, asking: mpsc::Sender<Request>) 
 /// What there is to say of a server.
 fn facts(server: &UpstreamServer) -> Server {
     let state = match (server.rest(Instant::now()), server.is_doubtful()) {
-        (Some(_), _) => "resting",
-        (None, true) => "failing",
-        (None, false) => "usable",
+        (Some(_), _) => ServerState::Resting,
+        (None, true) => ServerState::Failing,
+        (None, false) => ServerState::Usable,
     };
     let failure = server
         .last_failure()
@@ -370,7 +370,7 @@ fn facts(server: &UpstreamServer) -> Server {
     Server {
         server: server.label().to_owned(),
         verified: format!("{}, issued by {}", settings.authentication, settings.roots),
-        state: state.to_owned(),
+        state,
         connections: server.open_connections(),
         last_failure: failure,
     }
