@@ -19,8 +19,6 @@ files_in() {
 # same BEFORE AFTER WHAT
 same() { diff "$1" "$2" >"$work/difference" || { cat "$work/difference"; fail "$3"; }; }
 
-main_process() { inside systemctl show -p MainPID --value dot-proxy.service; }
-
 # neither enabled nor running
 at_rest() {
   local unit

@@ -18,6 +18,8 @@ trap 'stop_machine; rm -rf "$work"' EXIT
 
 inside() { nsenter -t "$leader" -a "$@"; }
 
+main_process() { inside systemctl show -p MainPID --value dot-proxy.service; }
+
 fail() {
   echo "FAILED: $*"
   [ -z "$leader" ] || inside journalctl --no-pager -u dot-proxy.service -u dot-proxy.socket | tail -40 || true
@@ -41,11 +43,23 @@ copy_root() {
   cp -a --reflink=auto "$roots/$1" "$2"
 }
 
-# boot ROOT
+# lay_program PROGRAM ROOT: the program and what belongs to it, as the README has it without a package
+lay_program() {
+  install -D -m 755 "$1" "$2/usr/sbin/dot-proxy"
+  install -D -m 644 systemd/dot-proxy.service "$2/usr/lib/systemd/system/dot-proxy.service"
+  install -D -m 644 systemd/dot-proxy.socket "$2/usr/lib/systemd/system/dot-proxy.socket"
+  install -D -m 644 systemd/dot-proxy.sysusers "$2/usr/lib/sysusers.d/dot-proxy.conf"
+  install -D -m 644 systemd/dot-proxy.tmpfiles "$2/usr/lib/tmpfiles.d/dot-proxy.conf"
+  install -D -m 644 packaging/dot-proxy.toml "$2/etc/dot-proxy/dot-proxy.toml"
+}
+
+# boot ROOT [OPTION...]: with more options for systemd-nspawn
 boot() {
+  local root=$1
+  shift
   # nspawn keeps Landlock from what runs inside unless told otherwise
-  systemd-nspawn -q -D "$1" --boot --register=no --keep-unit --private-network --console=pipe \
-    --system-call-filter='landlock_create_ruleset landlock_add_rule landlock_restrict_self' -M "dp-${1##*/}" \
+  systemd-nspawn -q -D "$root" "$@" --boot --register=no --keep-unit --private-network --console=pipe \
+    --system-call-filter='landlock_create_ruleset landlock_add_rule landlock_restrict_self' -M "dp-$$" \
     </dev/null >"$work/console" 2>&1 &
   machine=$!
   for _ in $(seq 200); do

@@ -1,18 +1,10 @@
 # shellcheck shell=bash
 # The resolver of the tests beside this file: unbound with DNS over TLS under a CA of its own, in the same root as the program.
+. packaging/test/certificates.sh
 
 # lay_resolver ROOT
 lay_resolver() {
-  mkdir -p "$1/etc/lab"
-  ( cd "$1/etc/lab"
-    key="-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes"
-    # shellcheck disable=SC2086
-    { openssl req -x509 $key -days 2 -keyout ca.key -out ca.pem -subj "/CN=test CA"
-      openssl req $key -keyout server.key -out server.csr -subj "/CN=upstream.test"
-      openssl x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -out server.pem \
-        -extfile <(printf 'subjectAltName=DNS:upstream.test')
-    } >/dev/null 2>&1
-    chmod 644 ./* )
+  lay_certificates "$1/etc/lab"
   cat >"$1/etc/unbound/unbound.conf" <<'END'
 server:
   interface: 127.0.0.1@853
