@@ -30,8 +30,10 @@ pub mod upstream {
     pub mod group;
     pub mod health;
     pub mod inflight;
+    pub mod outcome;
     pub mod plan;
     pub mod server;
+    pub mod session;
     pub mod solo;
     pub mod tls;
 }
@@ -41,6 +43,7 @@ pub mod dns {
     pub mod crossing;
     pub mod edit;
     pub mod framing;
+    pub mod keepalive;
     pub mod message;
     pub mod name;
     pub mod privacy;

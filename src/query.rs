@@ -27,9 +27,9 @@ use crate::dns::privacy::Family;
 use crate::dns::special::{self, Zone};
 use crate::dns::transfer::{Progress, Transfer};
 use crate::metrics::Counters;
-use crate::upstream::connection::Trouble;
 use crate::upstream::group::{Failure, Group};
 use crate::upstream::inflight::Asked;
+use crate::upstream::outcome::Trouble;
 use crate::upstream::solo::Solo;
 
 /// How long a transfer may pause between two messages. Its whole length has no limit (RFC 5936 §2.2).

@@ -22,8 +22,8 @@ use crate::listen::{stream, udp};
 use crate::metrics::Counters;
 use crate::query::{Path, Rules};
 use crate::sockets::{Share, UdpListener};
-use crate::upstream::connection;
 use crate::upstream::group::Group;
+use crate::upstream::outcome;
 use crate::upstream::server::UpstreamServer;
 
 /// Tasks polled between two looks at the sockets: fewer than tokio's 61, since each task here is short and fresh
@@ -81,9 +81,9 @@ pub fn start(number: usize, work: Work) -> io::Result<JoinHandle<io::Result<()>>
 }
 
 /// The limits of connections to resolvers.
-fn connection_limits(settings: &Settings) -> connection::Limits {
+fn connection_limits(settings: &Settings) -> outcome::Limits {
     let upstream = &settings.upstream;
-    connection::Limits {
+    outcome::Limits {
         connect: upstream.connect_timeout,
         idle: upstream.idle_timeout,
         deadline: upstream.deadline,

@@ -3,8 +3,9 @@
 
 use std::time::Duration;
 
-use super::{Link, Switches, granted_keepalive, padded, to_resolver};
+use super::{Link, Switches, padded, to_resolver};
 use crate::dns::edit::{put_opt, put_option};
+use crate::dns::keepalive::granted_keepalive;
 use crate::dns::message::Message;
 use crate::dns::privacy::Family;
 

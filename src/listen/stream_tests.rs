@@ -17,8 +17,8 @@ use crate::dns::crossing::Switches;
 use crate::dns::framing::put;
 use crate::listen::limits::Places;
 use crate::query::{Path, Rules};
-use crate::upstream::connection;
 use crate::upstream::group::Group;
+use crate::upstream::outcome;
 
 const WRITE: Duration = Duration::from_millis(200);
 
@@ -64,7 +64,7 @@ fn own_query() -> Vec<u8> {
 
 fn hall(idle: Duration) -> Rc<Hall> {
     let second = Duration::from_secs(1);
-    let limits = connection::Limits { connect: second, idle: second, deadline: second, in_flight: 1, queue: 1 };
+    let limits = outcome::Limits { connect: second, idle: second, deadline: second, in_flight: 1, queue: 1 };
     let rules = Rules {
         group: Rc::new(Group::new(Vec::new(), limits, second, Arc::default())),
         allow: vec![IpAddr::from([127, 0, 0, 1]).into()],

@@ -10,10 +10,12 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::connection::{Connection, Limits, Outcome, Phase, Trouble};
+use super::connection::Connection;
 use super::inflight::Asked;
+use super::outcome::{Limits, Outcome, Trouble};
 use super::plan::{Plan, Standing, Step};
 use super::server::UpstreamServer;
+use super::session::Phase;
 use crate::dns::edit::ExtendedError;
 use crate::metrics::Counters;
 

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::connection::Trouble;
 use super::establish::{UpstreamStream, establish};
 use super::group::{Failure, Group};
 use super::inflight::{Asked, Ids, InFlight, Match};
+use super::outcome::Trouble;
 use crate::dns::framing::{Inflow, put};
 use crate::dns::message::{HEADER, id, is_response, set_id};
 use crate::metrics::Counters;

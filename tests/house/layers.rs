@@ -17,11 +17,12 @@ const LAYERS: &[(u8, &[&str])] = &[
     (7, &["upstream/solo"]),
     (6, &["cli", "upstream/group"]),
     (5, &["config/file", "upstream/connection"]),
-    (4, &["config/relations", "dns/crossing", "system_dns/switch", "upstream/establish"]),
+    (4, &["config/relations", "dns/crossing", "system_dns/switch", "upstream/establish", "upstream/session"]),
     (
         3,
         &[
             "config/given",
+            "dns/keepalive",
             "dns/privacy",
             "dns/special",
             "dns/transfer",
@@ -77,6 +78,7 @@ const LAYERS: &[(u8, &[&str])] = &[
             "system_dns/programs",
             "system_dns/resolv_conf",
             "systemd",
+            "upstream/outcome",
         ],
     ),
 ];

@@ -1,0 +1,323 @@
+//! An authenticated stream at work: what waits is framed and written, what comes is read and handed out, and the time is
+//! looked at.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::oneshot;
+use tokio::time::Sleep;
+
+use super::inflight::{Asked, Ids, InFlight, Match};
+use super::outcome::{Limits, Outcome, Trouble};
+use super::server::UpstreamServer;
+use crate::bell::Bell;
+use crate::dns::framing::{Inflow, put, record_length};
+use crate::dns::keepalive::granted_keepalive;
+use crate::dns::message::{Message, set_id};
+use crate::metrics::Counters;
+
+/// Octets of plaintext kept ready for one read; a record has half as many.
+const READ_BUFFER: usize = 32 * 1024;
+/// Octets framed ahead of the socket. More waits in the queue, where it can still be withdrawn.
+const WRITE_AHEAD: usize = 64 * 1024;
+/// Reads in one turn, so that one busy resolver does not starve the worker's other sockets.
+const READS_PER_TURN: usize = 8;
+/// How often a connection looks at its limits of time.
+const TICK: Duration = Duration::from_millis(500);
+/// How long the goodbye of a connection may take.
+const GOODBYE: Duration = Duration::from_secs(1);
+/// How far a connection has come.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Phase {
+    /// No query has been sent yet.
+    Connecting,
+    /// Authenticated.
+    Open,
+    /// Takes no more queries.
+    Closing,
+}
+/// A query that waits to be sent.
+pub struct Job {
+    /// The query.
+    pub asked: Rc<Asked>,
+    /// Who waits for its outcome.
+    pub waiter: oneshot::Sender<Outcome>,
+}
+
+/// What the task and those who ask share.
+pub struct Shared {
+    /// How far it has come.
+    pub phase: Cell<Phase>,
+    /// Whether the server has proved who it is; this stays true to the end.
+    pub authenticated: Cell<bool>,
+    /// When octets last came.
+    pub last_received: Cell<Instant>,
+    /// Whether it has answered, and was not given up as silent since.
+    pub proven: Cell<bool>,
+    /// What waits to be sent.
+    pub queue: RefCell<VecDeque<Job>>,
+    /// Rung for the task that owns the stream.
+    pub bell: Bell,
+}
+/// Tells those whose queries were never sent.
+pub fn end_queue(shared: &Shared, trouble: &Trouble) {
+    shared.phase.set(Phase::Closing);
+    let blameless = matches!(trouble, Trouble::Ended(_));
+    for job in shared.queue.take() {
+        // a waiter that is gone needs no telling
+        drop(job.waiter.send(Outcome::Lost { sent: false, blameless, trouble: trouble.clone() }));
+    }
+}
+/// An authenticated connection at work.
+pub struct Session<S> {
+    stream: S,
+    inflow: Inflow,
+    out: Vec<u8>,
+    written: usize,
+    record_end: usize,
+    unflushed: bool,
+    /// Queries sent and not answered, with those who wait.
+    pub in_flight: InFlight<oneshot::Sender<Outcome>>,
+    ids: Ids,
+    limits: Rc<Cell<Limits>>,
+    /// How long the server keeps an idle connection, less a margin, if it said so.
+    granted: Duration,
+    last_activity: Instant,
+    tick: Pin<Box<Sleep>>,
+    /// Since when it says goodbye, and why it ends.
+    goodbye: Option<(Instant, &'static str)>,
+    /// Whether it has answered at all.
+    pub served: bool,
+    server: Arc<UpstreamServer>,
+    counters: Arc<Counters>,
+    shared: Rc<Shared>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
+    /// A session that has sent nothing yet.
+    pub fn new(
+        stream: S,
+        ids: Ids,
+        limits: Rc<Cell<Limits>>,
+        server: Arc<UpstreamServer>,
+        counters: Arc<Counters>,
+        shared: Rc<Shared>,
+    ) -> Session<S> {
+        let tick = Box::pin(tokio::time::sleep(limits.get().idle.min(TICK)));
+        Session {
+            stream,
+            inflow: Inflow::with_capacity(READ_BUFFER),
+            out: Vec::new(),
+            written: 0,
+            record_end: 0,
+            unflushed: false,
+            in_flight: InFlight::default(),
+            ids,
+            limits,
+            granted: Duration::MAX,
+            last_activity: Instant::now(),
+            tick,
+            goodbye: None,
+            served: false,
+            server,
+            counters,
+            shared,
+        }
+    }
+
+    /// One turn: read, send what waits, look at the time. Ready with the reason when the connection has ended.
+    pub fn poll(&mut self, context: &mut Context<'_>) -> Poll<String> {
+        self.shared.bell.listen(context);
+        if let Poll::Ready(why) = self.read(context) {
+            return Poll::Ready(why);
+        }
+        self.take_queue();
+        if let Poll::Ready(Err(error)) = self.write(context) {
+            return Poll::Ready(error.to_string());
+        }
+        while self.tick.as_mut().poll(context).is_ready() {
+            let now = Instant::now();
+            if let Some(why) = self.overdue(now) {
+                return Poll::Ready(why);
+            }
+            let idle_end = self.last_activity + self.idle_limit();
+            let next = if idle_end > now { idle_end.min(now + TICK) } else { now + TICK };
+            self.tick.as_mut().reset(next.into());
+        }
+        if self.goodbye.is_none() && self.shared.phase.get() == Phase::Closing {
+            self.end_if_unused("no longer used");
+        }
+        match self.goodbye {
+            Some((_, why)) => {
+                let result = ready!(Pin::new(&mut self.stream).poll_shutdown(context));
+                Poll::Ready(result.err().map_or_else(|| why.to_owned(), |error| error.to_string()))
+            }
+            None => Poll::Pending,
+        }
+    }
+
+    /// Gives queued queries their IDs and frames them.
+    fn take_queue(&mut self) {
+        if self.shared.phase.get() == Phase::Closing {
+            // what has not been sent goes over another connection at once
+            end_queue(&self.shared, &Trouble::Ended("closing".to_owned()));
+            return;
+        }
+        let mut queue = self.shared.queue.borrow_mut();
+        if queue.is_empty() {
+            return;
+        }
+        if self.written >= WRITE_AHEAD {
+            // under load it may never become empty: what has left makes room
+            self.out.drain(..self.written);
+            self.record_end -= self.written;
+            self.written = 0;
+        }
+        let (now, most) = (Instant::now(), self.limits.get().in_flight);
+        while self.in_flight.len() < most && self.out.len() - self.written < WRITE_AHEAD {
+            let Some(job) = queue.pop_front() else { break };
+            if job.waiter.is_closed() {
+                continue;
+            }
+            let at = self.out.len() + 2;
+            put(&mut self.out, job.asked.bytes());
+            let id = self.in_flight.insert(job.asked, job.waiter, now, || self.ids.draw());
+            set_id(&mut self.out[at..], id);
+            self.counters.upstream_queries.add(1);
+            self.last_activity = now;
+        }
+    }
+
+    fn write(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.written < self.out.len() {
+            if self.written >= self.record_end {
+                self.record_end = self.written + record_length(&self.out[self.written..]);
+            }
+            let chunk = &self.out[self.written..self.record_end];
+            let count = ready!(Pin::new(&mut self.stream).poll_write(context, chunk))?;
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.written += count;
+            self.unflushed = true;
+            if self.written == self.out.len() {
+                self.out.clear();
+                (self.written, self.record_end) = (0, 0);
+                // room in the write-ahead buffer: more may wait
+                self.take_queue();
+            }
+        }
+        if self.unflushed {
+            ready!(Pin::new(&mut self.stream).poll_flush(context))?;
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads what is there, at most a turn's worth. Ready with the reason when nothing more will come.
+    fn read(&mut self, context: &mut Context<'_>) -> Poll<String> {
+        for _ in 0..READS_PER_TURN {
+            let mut buffer = ReadBuf::new(self.inflow.room());
+            match ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer)) {
+                Ok(()) if buffer.filled().is_empty() => return Poll::Ready("closed by the server".to_owned()),
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    return Poll::Ready("closed by the server without notice".to_owned());
+                }
+                Err(error) => return Poll::Ready(error.to_string()),
+            }
+            let count = buffer.filled().len();
+            self.inflow.filled(count);
+            let now = Instant::now();
+            self.shared.last_received.set(now);
+            self.last_activity = now;
+            if !self.deliver() {
+                return Poll::Ready("the server sent something that is no response".to_owned());
+            }
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Hands out the whole messages that have come. False if one was none.
+    fn deliver(&mut self) -> bool {
+        while let Some(message) = self.inflow.next_message() {
+            match self.in_flight.take(message) {
+                Match::Answer(waiter) => {
+                    self.counters.upstream_answers.add(1);
+                    self.served = true;
+                    if !self.shared.proven.replace(true) {
+                        self.server.answered();
+                    }
+                    let granted = Message::parse(message).ok().and_then(|answer| granted_keepalive(&answer));
+                    let unsent = waiter.send(Outcome::Answer(message.to_vec())).is_err();
+                    self.counters.unsent_answers.add(u64::from(unsent));
+                    if let Some(granted) = granted {
+                        self.keep_for(granted);
+                    }
+                }
+                Match::Garbled(waiter) => {
+                    self.counters.upstream_garbled.add(1);
+                    let trouble = Trouble::Garbled;
+                    drop(waiter.send(Outcome::Lost { sent: true, blameless: false, trouble }));
+                }
+                Match::Stray => {
+                    self.counters.upstream_strays.add(1);
+                    log::debug!("upstream {}: dropped a message that answers no query", self.server.label());
+                }
+                Match::NoResponse => return false,
+            }
+        }
+        true
+    }
+
+    /// The server says how long it keeps an idle connection; we close a little before (RFC 7828 §3.4).
+    fn keep_for(&mut self, granted: Duration) {
+        if granted.is_zero() {
+            self.shared.phase.set(Phase::Closing);
+        } else {
+            self.granted = self.granted.min(granted - granted / 10);
+        }
+    }
+
+    fn idle_limit(&self) -> Duration {
+        self.limits.get().idle.min(self.granted)
+    }
+
+    /// Looks at the time: idle, silent, or full of queries that nobody waits for.
+    fn overdue(&mut self, now: Instant) -> Option<String> {
+        if let Some((since, why)) = self.goodbye {
+            return (now >= since + GOODBYE).then(|| why.to_owned());
+        }
+        let limits = self.limits.get();
+        if let Some(oldest) = self.in_flight.oldest().filter(|&oldest| now >= oldest + limits.deadline) {
+            if self.shared.last_received.get() < oldest {
+                return Some(format!("silent for {} ms", (now - oldest).as_millis()));
+            }
+            if self.in_flight.len() > limits.in_flight / 2 {
+                // IDs of unanswered queries are never used again here: a new connection has all of them
+                self.shared.phase.set(Phase::Closing);
+            }
+        }
+        if now >= self.last_activity + self.idle_limit() && self.shared.queue.borrow().is_empty() {
+            self.end_if_unused("idle");
+        }
+        None
+    }
+
+    /// Begins the goodbye unless somebody waits for an answer.
+    fn end_if_unused(&mut self, why: &'static str) {
+        let queued = self.shared.queue.borrow().iter().any(|job| !job.waiter.is_closed());
+        if !queued && !self.in_flight.any_waiter(|waiter| !waiter.is_closed()) {
+            self.shared.phase.set(Phase::Closing);
+            self.goodbye = Some((Instant::now(), why));
+        }
+    }
+}
