@@ -25,16 +25,23 @@ pub mod query;
 
 /// The way out: authenticated, pipelined connections to resolvers.
 pub mod upstream {
+    pub mod allowance;
     pub mod connection;
     pub mod establish;
     pub mod group;
     pub mod health;
     pub mod inflight;
+    pub mod inquiry;
+    pub mod lifetime;
+    pub mod outage;
     pub mod outcome;
+    pub mod place;
     pub mod plan;
     pub mod server;
     pub mod session;
     pub mod solo;
+    pub mod tally;
+    pub mod tempo;
     pub mod tls;
 }
 
@@ -47,6 +54,7 @@ pub mod dns {
     pub mod message;
     pub mod name;
     pub mod privacy;
+    pub mod refusal;
     pub mod special;
     pub mod transfer;
 }

@@ -27,8 +27,9 @@ use crate::dns::privacy::Family;
 use crate::dns::special::{self, Zone};
 use crate::dns::transfer::{Progress, Transfer};
 use crate::metrics::Counters;
-use crate::upstream::group::{Failure, Group};
+use crate::upstream::group::Group;
 use crate::upstream::inflight::Asked;
+use crate::upstream::inquiry::Failure;
 use crate::upstream::outcome::Trouble;
 use crate::upstream::solo::Solo;
 

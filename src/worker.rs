@@ -22,7 +22,7 @@ use crate::listen::{stream, udp};
 use crate::metrics::Counters;
 use crate::query::{Path, Rules};
 use crate::sockets::{Share, UdpListener};
-use crate::upstream::group::Group;
+use crate::upstream::group::{Conduct, Group, Policy};
 use crate::upstream::outcome;
 use crate::upstream::server::UpstreamServer;
 
@@ -80,16 +80,18 @@ pub fn start(number: usize, work: Work) -> io::Result<JoinHandle<io::Result<()>>
     })
 }
 
-/// The limits of connections to resolvers.
-fn connection_limits(settings: &Settings) -> outcome::Limits {
+/// How resolvers are asked.
+fn conduct(settings: &Settings) -> Conduct {
     let upstream = &settings.upstream;
-    outcome::Limits {
+    let limits = outcome::Limits {
         connect: upstream.connect_timeout,
         idle: upstream.idle_timeout,
         deadline: upstream.deadline,
         in_flight: upstream.in_flight,
         queue: upstream.queue,
-    }
+        connections: 32,
+    };
+    Conduct { policy: Policy::InOrder, second_try_after: upstream.second_try_after, hedge_percent: 5, limits }
 }
 
 /// The limits of connections of clients: those of each, and how many in all and for each client.
@@ -126,9 +128,7 @@ struct Workplace {
 impl Workplace {
     fn new(terms: &Terms, counters: Arc<Counters>) -> Workplace {
         let settings = &terms.settings;
-        let upstream = &settings.upstream;
-        let limits = connection_limits(settings);
-        let group = Group::new(terms.servers.clone(), limits, upstream.second_try_after, counters.clone());
+        let group = Group::new(terms.servers.clone(), conduct(settings), counters.clone());
         let path = Rc::new(Path::new(rules(settings, group), counters));
         let (limits, total, per_client) = stream_limits(settings);
         let hall = Rc::new(stream::Hall::new(path.clone(), limits, Places::new(total, per_client)));
@@ -138,8 +138,7 @@ impl Workplace {
 
     fn renew(&self, terms: &Terms) {
         let settings = &terms.settings;
-        let (servers, limits) = (terms.servers.clone(), connection_limits(settings));
-        let group = self.path.rules().group.renewed(servers, limits, settings.upstream.second_try_after);
+        let group = self.path.rules().group.renewed(terms.servers.clone(), conduct(settings));
         self.path.renew(rules(settings, group));
         let (limits, total, per_client) = stream_limits(settings);
         self.hall.renew(limits, total, per_client);

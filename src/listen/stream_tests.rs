@@ -17,7 +17,7 @@ use crate::dns::crossing::Switches;
 use crate::dns::framing::put;
 use crate::listen::limits::Places;
 use crate::query::{Path, Rules};
-use crate::upstream::group::Group;
+use crate::upstream::group::{Conduct, Group, Policy};
 use crate::upstream::outcome;
 
 const WRITE: Duration = Duration::from_millis(200);
@@ -64,9 +64,11 @@ fn own_query() -> Vec<u8> {
 
 fn hall(idle: Duration) -> Rc<Hall> {
     let second = Duration::from_secs(1);
-    let limits = outcome::Limits { connect: second, idle: second, deadline: second, in_flight: 1, queue: 1 };
+    let limits =
+        outcome::Limits { connect: second, idle: second, deadline: second, in_flight: 1, queue: 1, connections: 1 };
+    let conduct = Conduct { policy: Policy::InOrder, second_try_after: second, hedge_percent: 0, limits };
     let rules = Rules {
-        group: Rc::new(Group::new(Vec::new(), limits, second, Arc::default())),
+        group: Rc::new(Group::new(Vec::new(), conduct, Arc::default())),
         allow: vec![IpAddr::from([127, 0, 0, 1]).into()],
         switches: Switches::default(),
         special_names: SpecialNames { home_arpa: LocalOrForward::Local, resolver_arpa: LocalOrForward::Local },

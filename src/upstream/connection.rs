@@ -6,7 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
@@ -15,8 +15,32 @@ use super::inflight::{Asked, Ids};
 use super::outcome::{Limits, Outcome, Trouble};
 use super::server::UpstreamServer;
 use super::session::{Job, Phase, Session, Shared, end_queue};
+use super::tally::End;
+use super::tempo::Tempo;
 use crate::bell::Bell;
 use crate::metrics::Counters;
+
+/// What a connection is made with.
+pub struct Order {
+    /// To whom.
+    pub server: Arc<UpstreamServer>,
+    /// Within which limits; a reload may change them.
+    pub limits: Rc<Cell<Limits>>,
+    /// This worker's counters.
+    pub counters: Arc<Counters>,
+    /// How fast the server answers, as this worker sees it.
+    pub tempo: Rc<Cell<Tempo>>,
+    /// Whether it is made for queries to come, and not only for those that wait.
+    pub ahead: bool,
+}
+
+/// How an authenticated connection ended: its kind, and how long it had been idle.
+pub struct Farewell {
+    /// The kind.
+    pub end: End,
+    /// Idle time at the end.
+    pub idle: Duration,
+}
 
 /// A connection, as those see it who ask over it.
 pub struct Connection {
@@ -26,17 +50,24 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Starts a connection to the server, on the worker's own thread. A reload may change its limits.
-    pub fn open(id: u64, server: Arc<UpstreamServer>, limits: Rc<Cell<Limits>>, counters: Arc<Counters>) -> Connection {
+    /// Starts a connection to the server, on the worker's own thread; `on_end` is called when it has ended, if it was
+    /// authenticated.
+    pub fn open(id: u64, order: Order, on_end: impl FnOnce(Farewell) + 'static) -> Connection {
         let shared = Rc::new(Shared {
             phase: Cell::new(Phase::Connecting),
             authenticated: Cell::new(false),
-            last_received: Cell::new(Instant::now()),
+            last_received: Cell::default(),
+            unheard: Cell::new(0),
             proven: Cell::new(false),
             queue: RefCell::default(),
             bell: Bell::default(),
         });
-        tokio::task::spawn_local(run(server, limits.clone(), counters, shared.clone()));
+        let (limits, task) = (order.limits.clone(), shared.clone());
+        tokio::task::spawn_local(async move {
+            if let Some(farewell) = run(order, task).await {
+                on_end(farewell);
+            }
+        });
         Connection { id, limits, shared }
     }
 
@@ -66,9 +97,14 @@ impl Connection {
         self.retire();
     }
 
-    /// When octets last came from the server.
-    pub fn last_received(&self) -> Instant {
-        self.shared.last_received.get()
+    /// Whether octets have come from the server since `moment`.
+    pub fn has_been_heard_since(&self, moment: Instant) -> bool {
+        self.shared.last_received.get().is_some_and(|last| last >= moment)
+    }
+
+    /// Queries sent since octets last came.
+    pub fn unheard(&self) -> u32 {
+        self.shared.unheard.get()
     }
 
     /// Hands over a query.
@@ -101,34 +137,62 @@ impl Connection {
         self.shared.bell.ring();
     }
 }
-async fn run(server: Arc<UpstreamServer>, limits: Rc<Cell<Limits>>, counters: Arc<Counters>, shared: Rc<Shared>) {
+
+async fn run(order: Order, shared: Rc<Shared>) -> Option<Farewell> {
+    let Order { server, limits, counters, tempo, ahead } = order;
+    let began = Instant::now();
+    let turn = server.turn().await;
+    if server.failed_after(began) {
+        end_queue(&shared, &Trouble::Connect("another attempt has just failed".to_owned()));
+        return None;
+    }
+    let is_wanted = ahead || shared.queue.borrow().iter().any(|job| !job.waiter.is_closed());
+    if shared.phase.get() == Phase::Closing || !is_wanted {
+        // while others had their turn, everybody has left
+        end_queue(&shared, &Trouble::Ended("no longer used".to_owned()));
+        return None;
+    }
+    let Some(_open) = server.admit(limits.get().connections) else {
+        end_queue(&shared, &Trouble::TooMany);
+        return None;
+    };
     let mut ids = Ids::default();
     let spread = ids.draw().to_be_bytes()[0];
-    let stream = match establish(&server, limits.get().connect).await {
+    let stream = match establish(&server, turn, limits.get().connect).await {
         Ok(stream) => stream,
         Err(why) => {
             counters.upstream_connect_failures.add(1);
+            server.tally().connect_failures.add(1);
             let trouble = Trouble::Connect(why);
-            server.failed(Instant::now(), spread, &trouble);
+            if shared.phase.get() != Phase::Closing {
+                server.failed(Instant::now(), spread, &trouble);
+            }
             end_queue(&shared, &trouble);
-            return;
+            return None;
         }
     };
+    let is_resumed = stream.get_ref().1.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
     counters.upstream_connections.add(1);
-    let _open = server.opened();
-    let state = stream.get_ref().1;
-    counters.upstream_resumed.add(u64::from(state.handshake_kind() == Some(rustls::HandshakeKind::Resumed)));
-    log::debug!("upstream {}: connected, {:?}, {:?}", server.label(), state.protocol_version(), state.handshake_kind());
+    counters.upstream_resumed.add(u64::from(is_resumed));
+    let tally = server.tally();
+    if is_resumed { &tally.handshakes_resumed } else { &tally.handshakes_full }.add(1);
+    let (version, how) = (stream.get_ref().1.protocol_version(), if is_resumed { "resumed" } else { "full" });
+    let took = began.elapsed().as_millis();
+    log::debug!("upstream {}: connected in {took} ms, {version:?}, {how} handshake", server.label());
     shared.authenticated.set(true);
     if shared.phase.get() == Phase::Connecting {
         shared.phase.set(Phase::Open);
     }
-    let mut session = Session::new(stream, ids, limits, server.clone(), counters.clone(), shared.clone());
-    let why = std::future::poll_fn(|context| session.poll(context)).await;
+    let mut session = Session::new(stream, ids, limits, server.clone(), counters.clone(), shared.clone(), tempo);
+    let ended = std::future::poll_fn(|context| session.poll(context)).await;
     shared.phase.set(Phase::Closing);
-    log::debug!("upstream {}: connection ended: {why}", server.label());
-    let trouble = Trouble::Ended(why);
-    let unanswered = !session.in_flight.is_empty() && !session.served;
+    session.tell_tally();
+    tally.ended(ended.end);
+    log::debug!("upstream {}: connection ended: {}", server.label(), ended.why);
+    let farewell = Farewell { end: ended.end, idle: session.idle_time(Instant::now()) };
+    let trouble = Trouble::Ended(ended.why);
+    let blameless = session.served || session.stood_ready;
+    let unanswered = !session.in_flight.is_empty() && !blameless;
     let lost: Vec<_> = session.in_flight.drain().filter(|waiter| !waiter.is_closed()).collect();
     if unanswered && server.is_doubtful() {
         // the probe of a doubtful server failed, whether or not somebody still waits for it
@@ -139,7 +203,8 @@ async fn run(server: Arc<UpstreamServer>, limits: Rc<Cell<Limits>>, counters: Ar
     for waiter in lost {
         counters.upstream_lost.add(1);
         // a waiter that is gone needs no telling
-        drop(waiter.send(Outcome::Lost { sent: true, blameless: session.served, trouble: trouble.clone() }));
+        drop(waiter.send(Outcome::Lost { sent: true, blameless, trouble: trouble.clone() }));
     }
     end_queue(&shared, &trouble);
+    Some(farewell)
 }

@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::server::UpstreamServer;
+use super::server::{Turn, UpstreamServer};
 
 /// Octets read from the socket at once, before decryption.
 const SOCKET_BUFFER: usize = 32 * 1024;
@@ -18,8 +18,9 @@ pub type UpstreamStream = TlsStream<BufReader<TcpStream>>;
 
 /// Makes an authenticated stream to the server, or says at which step it failed.
 ///
-/// Not one octet of a query exists here: strict means that there is nothing to send before the handshake is done.
-pub async fn establish(server: &UpstreamServer, limit: Duration) -> Result<UpstreamStream, String> {
+/// Not one octet of a query exists here: strict means that there is nothing to send before the handshake is done. While
+/// somebody else makes a connection to this server, nobody has a turn.
+pub async fn establish(server: &UpstreamServer, _turn: Turn<'_>, limit: Duration) -> Result<UpstreamStream, String> {
     let step = Cell::new("tcp connect");
     let attempt = async {
         let tcp =

@@ -1,109 +1,92 @@
-//! A group of servers: runs the plan of each query with real connections and timers, under one deadline.
+//! A group of servers, as one worker uses it: who is preferred for a query, what is remembered of an outage, and what
+//! becomes of connections when the configuration or the network changes.
 
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use tokio::sync::oneshot;
-
-use super::connection::Connection;
+use super::allowance::Allowance;
 use super::inflight::Asked;
-use super::outcome::{Limits, Outcome, Trouble};
-use super::plan::{Plan, Standing, Step};
+use super::inquiry::{Failure, Means, inquire};
+use super::outage::Outage;
+use super::outcome::Limits;
+use super::place::Place;
 use super::server::UpstreamServer;
-use super::session::Phase;
-use crate::dns::edit::ExtendedError;
 use crate::metrics::Counters;
 
-/// A server, and this worker's connection to it. When nobody asks over it any more, neither a group nor a query of a
-/// group that was, the connection says goodbye.
-struct Place {
-    server: Arc<UpstreamServer>,
-    limits: Rc<Cell<Limits>>,
-    connection: RefCell<Option<Rc<Connection>>>,
+/// How long a question waits that no server would answer of late.
+const REPEAT: Duration = Duration::from_millis(40);
+
+/// Which server of a group gets a query, as long as all are well.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Policy {
+    /// The first of the configuration.
+    #[default]
+    InOrder,
+    /// The one that answers fastest.
+    Fastest,
+    /// Each in its turn.
+    Spread,
 }
 
-impl Drop for Place {
-    fn drop(&mut self) {
-        if let Some(connection) = self.connection.take() {
-            connection.retire();
-        }
-    }
+/// How a group asks.
+#[derive(Clone, Copy, Debug)]
+pub struct Conduct {
+    /// Which server comes first.
+    pub policy: Policy,
+    /// When a second server is asked at the latest.
+    pub second_try_after: Duration,
+    /// How many queries in a hundred may be asked a second time because the answer is late.
+    pub hedge_percent: u8,
+    /// The limits of its connections.
+    pub limits: Limits,
 }
 
-/// The servers of a group, and this worker's connections to them.
+/// The servers of a group, and this worker's places at them.
 pub struct Group {
     places: Vec<Rc<Place>>,
-    limits: Limits,
-    second_try_after: Duration,
+    conduct: Conduct,
     next_id: Rc<Cell<u64>>,
     counters: Arc<Counters>,
-}
-
-/// A question put to a server, whose outcome is awaited.
-struct Attempt {
-    connection: Rc<Connection>,
-    server: usize,
-    outcome: oneshot::Receiver<Outcome>,
-}
-
-/// Why a query got no answer: what happened last, and at which server.
-#[derive(Debug, Default)]
-pub struct Failure {
-    sent: bool,
-    last: Option<(String, Trouble)>,
-}
-
-impl Failure {
-    /// Takes note of what went wrong at a server. `sent`: it may have the query.
-    pub fn note(&mut self, label: &str, sent: bool, trouble: Trouble) {
-        self.sent |= sent;
-        self.last = Some((label.to_owned(), trouble));
-    }
-
-    /// As the client is told (RFC 8914 §4.23, §4.24).
-    pub fn extended_error(&self) -> ExtendedError {
-        let code = if self.sent { ExtendedError::NO_REACHABLE_AUTHORITY } else { ExtendedError::NETWORK_ERROR };
-        match &self.last {
-            Some((label, trouble)) => ExtendedError::new(code, format!("{label}: {trouble}")),
-            None => ExtendedError::new(code, "no upstream server answered in time"),
-        }
-    }
+    allowance: Cell<Allowance>,
+    /// Whose turn it is where the servers take turns.
+    turn: Cell<usize>,
+    outage: RefCell<Outage<Failure>>,
+    /// Whether a query is under way that nobody waits for, to find out if an outage is over.
+    finding_out: Cell<bool>,
 }
 
 impl Group {
     /// A group without connections: they are made when a query needs them.
-    pub fn new(
-        servers: Vec<Arc<UpstreamServer>>,
-        limits: Limits,
-        second_try_after: Duration,
-        counters: Arc<Counters>,
-    ) -> Group {
-        let none = Group { places: Vec::new(), limits, second_try_after, next_id: Rc::default(), counters };
-        none.renewed(servers, limits, second_try_after)
+    pub fn new(servers: Vec<Arc<UpstreamServer>>, conduct: Conduct, counters: Arc<Counters>) -> Group {
+        let next_id: Rc<Cell<u64>> = Rc::default();
+        let place = |server| Place::new(server, conduct.limits, next_id.clone(), counters.clone());
+        let places = servers.into_iter().map(place).collect();
+        let (allowance, turn, outage, finding_out) = Default::default();
+        Group { places, conduct, next_id, counters, allowance, turn, outage, finding_out }
     }
 
     /// The group that takes the place of this one after a reload. Connections to servers that are in both go on, with
     /// the new limits; the others end when the last query of this group has its answer.
-    pub fn renewed(&self, servers: Vec<Arc<UpstreamServer>>, limits: Limits, second_try_after: Duration) -> Group {
+    pub fn renewed(&self, servers: Vec<Arc<UpstreamServer>>, conduct: Conduct) -> Group {
         let place = |server: Arc<UpstreamServer>| {
-            let Some(known) = self.places.iter().find(|place| Arc::ptr_eq(&place.server, &server)) else {
-                return Rc::new(Place { server, limits: Rc::new(Cell::new(limits)), connection: RefCell::default() });
+            let Some(known) = self.places.iter().find(|place| Arc::ptr_eq(place.server(), &server)) else {
+                return Place::new(server, conduct.limits, self.next_id.clone(), self.counters.clone());
             };
-            known.limits.set(limits);
+            known.renew(conduct.limits);
             known.clone()
         };
         let places = servers.into_iter().map(place).collect();
-        Group { places, limits, second_try_after, next_id: self.next_id.clone(), counters: self.counters.clone() }
+        let (next_id, counters, allowance) = (self.next_id.clone(), self.counters.clone(), self.allowance.clone());
+        let (turn, outage, finding_out) = Default::default();
+        Group { places, conduct, next_id, counters, allowance, turn, outage, finding_out }
     }
 
     /// The servers, in the order of the configuration.
-    pub fn servers(&self) -> impl ExactSizeIterator<Item = &UpstreamServer> {
-        self.places.iter().map(|place| &*place.server)
+    pub fn servers(&self) -> impl ExactSizeIterator<Item = &Arc<UpstreamServer>> {
+        self.places.iter().map(|place| place.server())
     }
 
     /// This worker's counters.
@@ -113,159 +96,86 @@ impl Group {
 
     /// The limits of its connections.
     pub fn limits(&self) -> Limits {
-        self.limits
+        self.conduct.limits
     }
 
-    /// Asks until an answer comes or the plan gives up; the answer has the ID of some connection.
+    /// Asks until an answer comes or every way was tried; the answer has the ID of some connection. Who repeats a
+    /// question that no server would answer of late is told so almost at once, unless the outage is over.
     ///
     /// # Errors
     /// Why there is no answer. It comes at `deadline` at the latest.
-    pub async fn ask(&self, asked: Rc<Asked>, deadline: Instant) -> Result<Vec<u8>, Failure> {
-        let mut plan = Plan::new(deadline, self.second_try_after, asked.is_repeatable());
-        let mut attempts: Vec<Attempt> = Vec::with_capacity(1);
-        let mut failure = Failure::default();
-        let mut probed = false;
-        loop {
+    pub async fn ask(self: &Rc<Self>, asked: Rc<Asked>, deadline: Instant) -> Result<Vec<u8>, Failure> {
+        let question = asked.question().filter(|_| asked.is_repeatable());
+        let told = question.and_then(|question| self.outage.borrow().recall(question, Instant::now()));
+        match told {
+            Some(told) => self.find_out(asked, deadline).await.unwrap_or(Err(told)),
+            None => self.inquire(asked, deadline).await,
+        }
+    }
+
+    /// Asks whether an outage is over, and waits a moment for the answer. One query at a time is asked to its end, so that
+    /// it is found out although nobody waits.
+    async fn find_out(self: &Rc<Self>, asked: Rc<Asked>, deadline: Instant) -> Option<Result<Vec<u8>, Failure>> {
+        if self.finding_out.replace(true) {
+            return tokio::time::timeout(REPEAT, self.inquire(asked, deadline)).await.ok();
+        }
+        let group = self.clone();
+        let inquiry = tokio::task::spawn_local(async move {
+            let result = group.inquire(asked, deadline).await;
+            group.finding_out.set(false);
+            result
+        });
+        tokio::time::timeout(REPEAT, inquiry).await.ok()?.ok()
+    }
+
+    async fn inquire(&self, asked: Rc<Asked>, deadline: Instant) -> Result<Vec<u8>, Failure> {
+        let mut allowance = self.allowance.get();
+        allowance.earn(self.conduct.hedge_percent);
+        self.allowance.set(allowance);
+        let means = Means {
+            places: self.preferred(),
+            second_try_after: self.conduct.second_try_after,
+            deadline: self.conduct.limits.deadline,
+            allowance: &self.allowance,
+        };
+        let result = inquire(means, asked.clone(), deadline).await;
+        match (&result, asked.question().filter(|_| asked.is_repeatable())) {
+            (Ok(_), _) => self.outage.borrow_mut().end(),
+            (Err(failure), Some(question)) if failure.is_outage() => {
+                self.outage.borrow_mut().failed(question, failure.clone(), Instant::now());
+            }
+            _ => {}
+        }
+        result
+    }
+
+    /// The places, those first that are preferred for the next query.
+    fn preferred(&self) -> Cow<'_, [Rc<Place>]> {
+        if self.conduct.policy == Policy::InOrder || self.places.len() < 2 {
+            return Cow::Borrowed(&self.places);
+        }
+        let mut places = self.places.clone();
+        if self.conduct.policy == Policy::Fastest {
             let now = Instant::now();
-            self.retire_silent(&plan, &attempts, now);
-            match plan.next(now, self.places.len(), |server| self.standing(server, now)) {
-                Step::GiveUp => {
-                    // a connection that has been retired since may still have taken the query to its server
-                    failure.sent |= attempts.iter().any(|attempt| attempt.connection.was_authenticated());
-                    return Err(failure);
-                }
-                Step::Ask(server) => {
-                    if !std::mem::replace(&mut probed, true) && asked.is_repeatable() {
-                        for doubtful in self.to_probe(server, now) {
-                            let connection = self.connection(doubtful);
-                            plan.probed(doubtful, connection.id(), now);
-                            self.put(doubtful, connection, &asked, &mut plan, &mut attempts, &mut failure);
-                        }
-                    }
-                    let connection = self.connection(server);
-                    plan.asked(server, connection.id(), now);
-                    self.put(server, connection, &asked, &mut plan, &mut attempts, &mut failure);
-                }
-                Step::Wait(until) => {
-                    let Some((index, outcome)) = first_outcome(&mut attempts, until).await else { continue };
-                    let attempt = attempts.swap_remove(index);
-                    match outcome {
-                        Outcome::Answer(answer) => return Ok(answer),
-                        Outcome::Lost { sent, blameless, trouble } => {
-                            plan.lost(attempt.connection.id(), sent, blameless);
-                            failure.note(self.places[attempt.server].server.label(), sent, trouble);
-                        }
-                    }
-                }
-            }
+            places.sort_by_cached_key(|place| place.tempo().weight(now));
+        } else {
+            let turn = self.turn.get();
+            self.turn.set(turn.wrapping_add(1));
+            let count = places.len();
+            places.rotate_left(turn % count);
         }
+        Cow::Owned(places)
     }
 
-    /// Puts the query to a server, as the plan knows already.
-    fn put(
-        &self,
-        server: usize,
-        connection: Rc<Connection>,
-        asked: &Rc<Asked>,
-        plan: &mut Plan,
-        attempts: &mut Vec<Attempt>,
-        failure: &mut Failure,
-    ) {
-        match connection.ask(asked.clone()) {
-            Ok(outcome) => attempts.push(Attempt { connection, server, outcome }),
-            Err(trouble) => {
-                plan.lost(connection.id(), false, false);
-                failure.note(self.places[server].server.label(), false, trouble);
-            }
-        }
-    }
-
-    /// Servers preferred to this one that are doubtful, and due for a copy of a query to find out: their clients never
-    /// wait for the outcome.
-    fn to_probe(&self, server: usize, now: Instant) -> impl Iterator<Item = usize> {
-        let doubtful = move |&one: &usize| matches!(self.standing(one, now), Standing::Doubtful { .. });
-        (0..server)
-            .filter(doubtful)
-            .filter(move |&one| self.places[one].server.take_probe(now, now + self.limits.deadline))
-    }
-
-    /// A connection on which a query is overdue and nothing at all has come since is given up for later ones: what
-    /// became of its path nobody will say (RFC 7858 §3.4). It may still answer what it has.
-    fn retire_silent(&self, plan: &Plan, attempts: &[Attempt], now: Instant) {
-        for (id, asked_at) in plan.overdue(now) {
-            let Some(attempt) = attempts.iter().find(|attempt| attempt.connection.id() == id) else { continue };
-            let connection = &attempt.connection;
-            if connection.phase() == Phase::Open && connection.last_received() < asked_at {
-                let server = &self.places[attempt.server].server;
-                log::debug!("upstream {}: silent connection retired", server.label());
-                connection.retire_as_silent();
-                if self.places.len() > 1 {
-                    // once may be the path's fault, twice in a row is the server's
-                    server.barren(now, 0, &Trouble::Ended("silent".to_owned()));
-                }
-            }
-        }
-    }
-
-    fn standing(&self, server: usize, now: Instant) -> Standing {
-        let Place { server, connection, .. } = &*self.places[server];
-        if let Some(connection) = &*connection.borrow() {
-            match connection.phase() {
-                Phase::Open if connection.is_proven() => return Standing::Open(connection.id()),
-                phase @ (Phase::Open | Phase::Connecting) if server.is_doubtful() => {
-                    let connecting = phase == Phase::Connecting;
-                    return Standing::Doubtful { connection: Some(connection.id()), connecting };
-                }
-                Phase::Open => return Standing::Open(connection.id()),
-                Phase::Connecting => return Standing::Connecting(connection.id()),
-                Phase::Closing => {}
-            }
-        }
-        match server.rest(now) {
-            Some(rest) => Standing::Resting(rest),
-            None if server.is_doubtful() => Standing::Doubtful { connection: None, connecting: false },
-            None => Standing::Idle,
-        }
-    }
-
-    /// The present connection to the server, or a new one: at most one is being made at any time.
-    fn connection(&self, server: usize) -> Rc<Connection> {
-        let place = &self.places[server];
-        let mut slot = place.connection.borrow_mut();
-        match &*slot {
-            Some(connection) if connection.phase() != Phase::Closing => connection.clone(),
-            _ => {
-                let id = self.next_id.get();
-                self.next_id.set(id + 1);
-                let (server, limits) = (place.server.clone(), place.limits.clone());
-                let opened = Connection::open(id, server, limits, self.counters.clone());
-                slot.insert(Rc::new(opened)).clone()
-            }
-        }
+    /// The network is another one: connections are renewed, and failures seen over the old one are forgotten.
+    pub fn start_afresh(&self) {
+        let now = Instant::now();
+        self.outage.borrow_mut().end();
+        self.places.iter().for_each(|place| place.start_afresh(now));
     }
 
     /// Lets all connections say goodbye, once what they have in flight is done.
     pub fn close(&self) {
-        for place in &self.places {
-            if let Some(connection) = place.connection.take() {
-                connection.retire();
-            }
-        }
+        self.places.iter().for_each(|place| place.close());
     }
-}
-
-/// The first attempt with an outcome; `None` when the time has come.
-async fn first_outcome(attempts: &mut [Attempt], until: Instant) -> Option<(usize, Outcome)> {
-    let mut sleep = pin!(tokio::time::sleep_until(until.into()));
-    poll_fn(|context| {
-        for (index, attempt) in attempts.iter_mut().enumerate() {
-            if let Poll::Ready(result) = std::pin::Pin::new(&mut attempt.outcome).poll(context) {
-                let gone =
-                    || Outcome::Lost { sent: true, blameless: false, trouble: Trouble::Ended("dropped".to_owned()) };
-                return Poll::Ready(Some((index, result.unwrap_or_else(|_| gone()))));
-            }
-        }
-        sleep.as_mut().poll(context).map(|()| None)
-    })
-    .await
 }

@@ -34,6 +34,11 @@ impl Asked {
         Asked { bytes, question_end: 0, sections: false, opaque: true }
     }
 
+    /// Its only question as it was written, if it has one that could be read.
+    pub fn question(&self) -> Option<&[u8]> {
+        self.bytes.get(HEADER..self.question_end).filter(|question| !question.is_empty())
+    }
+
     /// The message with the ID that it came with.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
@@ -93,8 +98,8 @@ struct Entry<W> {
 /// What a message from the resolver turned out to be.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Match<W> {
-    /// The answer that this waiter waits for.
-    Answer(W),
+    /// The answer that this waiter waits for, to a query sent at this time.
+    Answer(W, Instant),
     /// The answer that this waiter waits for, but its records run past its end.
     Garbled(W),
     /// No query has this ID (any more), or the question is another one: a stray, to be counted and dropped.
@@ -155,7 +160,7 @@ impl<W> InFlight<W> {
         }
         match self.entries.remove(&id) {
             Some(entry) if entry.asked.sections && Message::parse(bytes).is_err() => Match::Garbled(entry.waiter),
-            Some(entry) => Match::Answer(entry.waiter),
+            Some(entry) => Match::Answer(entry.waiter, entry.sent_at),
             None => Match::Stray,
         }
     }

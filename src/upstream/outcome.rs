@@ -16,6 +16,8 @@ pub struct Limits {
     pub in_flight: usize,
     /// Queries waiting to be sent.
     pub queue: usize,
+    /// Connections to one server, those of all workers together.
+    pub connections: usize,
 }
 /// Why a query got no answer over a connection.
 #[derive(Clone, Debug)]
@@ -28,6 +30,8 @@ pub enum Trouble {
     Garbled,
     /// Too many queries wait.
     QueueFull,
+    /// There are as many connections to the server as there may be.
+    TooMany,
 }
 
 impl fmt::Display for Trouble {
@@ -37,6 +41,7 @@ impl fmt::Display for Trouble {
             Trouble::Ended(why) => write!(out, "connection ended: {why}"),
             Trouble::Garbled => out.write_str("its answer cannot be read"),
             Trouble::QueueFull => out.write_str("too many queries wait for it"),
+            Trouble::TooMany => out.write_str("there are as many connections to it as upstream.connections allows"),
         }
     }
 }

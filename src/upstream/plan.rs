@@ -1,8 +1,9 @@
 //! Who is asked first, who next, and when to give up (pure): the course of one query through a group of servers.
 //!
-//! The first server of the configuration that is not resting gets the query. A second one is asked, beside the first,
-//! when the first has not even a connection after [`CONNECT_STAGGER`] (RFC 8305 §5), or no answer after the configured
-//! time; at once when the first fails. One server never gets a query more than [`COPIES`] times (RFC 9520 §3.1).
+//! The first server in the order of the group's policy that is not resting gets the query. A second one is asked, beside
+//! the first, when the first has not even a connection after [`CONNECT_STAGGER`] (RFC 8305 §5), or no answer within the
+//! group's patience with it; at once when the first fails. One server never gets a query more than [`COPIES`] times (RFC
+//! 9520 §3.1). An answer that another server may better is bettered once, or given as it is.
 
 use std::time::{Duration, Instant};
 
@@ -64,6 +65,8 @@ pub struct Plan {
     second_try_after: Duration,
     repeatable: bool,
     spent: bool,
+    /// When an answer came that another server may better, and whether another has been asked since.
+    unsatisfied: Option<(Instant, bool)>,
     /// Copies and faults by server; empty until the first fault, so that the usual query allocates nothing here.
     tally: Vec<Tally>,
     asking: Vec<Asking>,
@@ -79,15 +82,26 @@ impl Plan {
     /// A query that must be answered by `deadline`. One that is not `repeatable` is never sent to a second server while
     /// the first may have it.
     pub fn new(deadline: Instant, second_try_after: Duration, repeatable: bool) -> Plan {
-        Plan { deadline, second_try_after, repeatable, spent: false, tally: Vec::new(), asking: Vec::with_capacity(1) }
+        let (tally, asking) = (Vec::new(), Vec::with_capacity(1));
+        Plan { deadline, second_try_after, repeatable, spent: false, unsatisfied: None, tally, asking }
     }
 
-    /// The next step, in a group of `servers`, which `standing` describes as of `now`.
-    pub fn next(&self, now: Instant, servers: usize, standing: impl Fn(usize) -> Standing) -> Step {
+    /// The next step, in a group of `servers`, which `standing` describes as of `now`. `patience`: how long an answer
+    /// may take that this server was asked for over this connection at this time.
+    pub fn next(
+        &self,
+        now: Instant,
+        servers: usize,
+        standing: impl Fn(usize) -> Standing,
+        patience: impl Fn(usize, u64, Instant) -> Duration,
+    ) -> Step {
         if now >= self.deadline || self.spent {
             return Step::GiveUp;
         }
-        let Some(latest) = self.asking.iter().filter(|asking| !asking.probe).max_by_key(|asking| asking.at) else {
+        if let Some((since, asked)) = self.unsatisfied {
+            return self.better(now, since, asked, servers, &standing);
+        }
+        let Some(latest) = self.latest_asking() else {
             return match self.candidate(now, servers, &standing) {
                 Ok(server) => Step::Ask(server),
                 Err(Some(later)) if later < self.deadline => Step::Wait(later),
@@ -103,14 +117,41 @@ impl Plan {
             Standing::Doubtful { connection, connecting } => connecting && connection == Some(latest.connection),
             Standing::Open(_) | Standing::Idle | Standing::Resting(_) => false,
         };
-        let due = latest.at + if connecting { CONNECT_STAGGER } else { self.second_try_after };
+        let patience = || patience(latest.server, latest.connection, latest.at);
+        let due = latest.at + if connecting { CONNECT_STAGGER } else { patience() };
         if now < due {
             return Step::Wait(due.min(self.deadline));
         }
         match self.best(servers, |server| self.doubt(standing(server))) {
             Some(server) => Step::Ask(server),
             // what stands in the way may pass: a rest, or a connection that others find silent
-            None => Step::Wait((now + self.second_try_after).min(self.deadline)),
+            None => {
+                let second_try = latest.at + self.second_try_after;
+                let again = if now < second_try { second_try } else { now + self.second_try_after };
+                Step::Wait(again.min(self.deadline))
+            }
+        }
+    }
+
+    /// The next step when there is an answer that another server may better: one that is well is asked, once, and waited
+    /// for no longer than for any second try.
+    fn better(
+        &self,
+        now: Instant,
+        since: Instant,
+        asked: bool,
+        servers: usize,
+        standing: &impl Fn(usize) -> Standing,
+    ) -> Step {
+        let until = (since + self.second_try_after).min(self.deadline);
+        if self.asking.iter().any(|asking| !asking.probe) {
+            return if now < until { Step::Wait(until) } else { Step::GiveUp };
+        }
+        let well = |server: usize| self.doubt(standing(server)).filter(|&doubt| doubt == 0);
+        let fresh = |server: usize| self.tally(server).copies == 0 && self.asking_of(server) == 0;
+        match (0..servers).find(|&server| fresh(server) && well(server).is_some()) {
+            Some(server) if !asked => Step::Ask(server),
+            _ => Step::GiveUp,
         }
     }
 
@@ -186,6 +227,27 @@ impl Plan {
     /// The server was asked over this connection.
     pub fn asked(&mut self, server: usize, connection: u64, now: Instant) {
         self.asking.push(Asking { server, connection, at: now, probe: false });
+        if let Some((_, asked)) = &mut self.unsatisfied {
+            *asked = true;
+        }
+    }
+
+    /// The answer over this connection is one that another server may better. Returns whether that may be tried.
+    pub fn unsatisfied(&mut self, connection: u64, now: Instant) -> bool {
+        if !self.repeatable || self.unsatisfied.is_some_and(|(_, asked)| asked) {
+            return false;
+        }
+        self.lost(connection, true, false);
+        // who is being asked besides is asked elsewhere already
+        let asked = self.asking.iter().any(|asking| !asking.probe);
+        let (since, _) = *self.unsatisfied.get_or_insert((now, asked));
+        self.unsatisfied = Some((since, asked));
+        true
+    }
+
+    /// Whether another server is being asked because of an answer that it may better.
+    pub fn seeks_better(&self) -> bool {
+        self.unsatisfied.is_some()
     }
 
     /// A copy was sent to a doubtful server, to find out; another server is asked at the same time.
@@ -210,10 +272,18 @@ impl Plan {
         }
     }
 
-    /// What is being asked since a time long enough ago to ask somebody else: the connections that are overdue.
-    pub fn overdue(&self, now: Instant) -> impl Iterator<Item = (u64, Instant)> {
-        let after = self.second_try_after;
-        self.asking.iter().filter(move |asking| asking.at + after <= now).map(|asking| (asking.connection, asking.at))
+    fn latest_asking(&self) -> Option<&Asking> {
+        self.asking.iter().filter(|asking| !asking.probe).max_by_key(|asking| asking.at)
+    }
+
+    /// The connection over which a server was asked last, apart from probes.
+    pub fn latest(&self) -> Option<u64> {
+        self.latest_asking().map(|asking| asking.connection)
+    }
+
+    /// What is being asked: the connections, and since when.
+    pub fn asking(&self) -> impl Iterator<Item = (u64, Instant)> {
+        self.asking.iter().map(|asking| (asking.connection, asking.at))
     }
 }
 

@@ -12,17 +12,20 @@ struct Course {
     plan: Plan,
     start: Instant,
     servers: Vec<Standing>,
+    patience: Duration,
 }
 
 impl Course {
     fn new(servers: &[Standing], repeatable: bool) -> Course {
         let start = Instant::now();
-        Course { plan: Plan::new(start + DEADLINE, SECOND, repeatable), start, servers: servers.to_vec() }
+        let plan = Plan::new(start + DEADLINE, SECOND, repeatable);
+        Course { plan, start, servers: servers.to_vec(), patience: SECOND }
     }
 
     /// The step `ms` after the start.
     fn at(&self, ms: u64) -> Step {
-        self.plan.next(self.start + Duration::from_millis(ms), self.servers.len(), |server| self.servers[server])
+        let now = self.start + Duration::from_millis(ms);
+        self.plan.next(now, self.servers.len(), |server| self.servers[server], |_, _, _| self.patience)
     }
 
     fn asked(&mut self, server: usize, connection: u64, ms: u64) {
@@ -78,7 +81,6 @@ fn a_lone_server_is_asked_again_only_over_another_connection() {
     // the silent connection was retired
     course.servers[0] = Idle;
     assert_eq!(course.at(1500), Step::Ask(0));
-    assert_eq!(course.plan.overdue(course.start + SECOND).count(), 1);
 }
 
 #[test]
@@ -178,9 +180,9 @@ fn what_stands_in_the_way_of_a_second_try_is_looked_at_again() {
     // a handshake slower than the stagger must not put off the second try for ever
     let mut lone = Course::new(&[Connecting(1)], true);
     lone.asked(0, 1, 0);
-    assert_eq!(lone.at(250), lone.wait(1450));
+    assert_eq!(lone.at(250), lone.wait(1200));
     lone.servers[0] = Idle;
-    assert_eq!(lone.at(1450), Step::Ask(0));
+    assert_eq!(lone.at(1200), Step::Ask(0));
     // nor must a rest that is nearly over
     let mut pair = Course::new(&[Open(1), Idle], true);
     pair.asked(0, 1, 0);
@@ -206,4 +208,61 @@ fn nobody_waits_for_a_probe() {
     course.servers[1] = course.resting(9000, 9000);
     // nobody but the probe is left: its answer will do
     assert_eq!(course.at(20), course.wait(4000));
+}
+
+#[test]
+fn a_late_answer_brings_in_another_server_before_the_second_try() {
+    let mut course = Course::new(&[Open(1), Idle], true);
+    course.patience = Duration::from_millis(80);
+    course.asked(0, 1, 0);
+    assert_eq!(course.at(10), course.wait(80));
+    assert_eq!(course.at(80), Step::Ask(1));
+    // where nobody else is there, the second try has its own time
+    let mut lone = Course::new(&[Open(1)], true);
+    lone.patience = Duration::from_millis(80);
+    lone.asked(0, 1, 0);
+    assert_eq!(lone.at(80), lone.wait(1200));
+    assert_eq!(lone.at(1200), lone.wait(2400));
+}
+
+#[test]
+fn an_answer_that_another_may_better_is_bettered_once() {
+    let mut course = Course::new(&[Open(1), Idle, Idle], true);
+    course.asked(0, 1, 0);
+    assert!(course.plan.unsatisfied(1, course.start));
+    assert_eq!(course.at(5), Step::Ask(1));
+    course.asked(1, 2, 5);
+    course.servers[1] = Open(2);
+    assert!(course.plan.seeks_better());
+    // not longer than a second try may take
+    assert_eq!(course.at(6), course.wait(1200));
+    assert_eq!(course.at(1200), Step::GiveUp);
+    // and no third one, whatever the second says or does
+    assert!(!course.plan.unsatisfied(2, course.start));
+    course.plan.lost(2, true, false);
+    assert_eq!(course.at(7), Step::GiveUp);
+}
+
+#[test]
+fn an_answer_is_not_bettered_by_servers_that_failed_nor_by_the_same_one() {
+    let doubtful = Standing::Doubtful { connection: None, connecting: false };
+    let mut course = Course::new(&[Open(1), doubtful], true);
+    course.servers.push(course.resting(9000, 500));
+    course.asked(0, 1, 0);
+    assert!(course.plan.unsatisfied(1, course.start));
+    assert_eq!(course.at(1), Step::GiveUp);
+    let mut once = Course::new(&[Open(1), Idle], false);
+    once.asked(0, 1, 0);
+    assert!(!once.plan.unsatisfied(1, once.start));
+}
+
+#[test]
+fn a_server_that_is_asked_already_is_the_second_opinion() {
+    let mut course = Course::new(&[Open(1), Open(2), Idle], true);
+    course.patience = Duration::from_millis(80);
+    course.asked(0, 1, 0);
+    course.asked(1, 2, 80);
+    assert!(course.plan.unsatisfied(1, course.start + Duration::from_millis(90)));
+    assert_eq!(course.at(91), course.wait(1290));
+    assert!(!course.plan.unsatisfied(2, course.start + Duration::from_millis(95)));
 }

@@ -1,13 +1,16 @@
 //! One configured server, as all workers share it: how it is authenticated and how it fares.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::health::{Health, Rest};
+use super::lifetime::Lifetime;
+use super::tally::Tally;
 use super::tls::{TlsError, TrustStores, client_config, roots_of, server_name};
 use crate::config::settings::Server;
 
@@ -20,8 +23,14 @@ pub struct UpstreamServer {
     roots: Option<Arc<RootCertStore>>,
     tls: Arc<ClientConfig>,
     health: Mutex<Health>,
+    /// Whether its health says that it failed and has not answered since: while all is well, nobody takes the lock.
+    doubtful: AtomicBool,
     last_failure: Mutex<Option<Failure>>,
+    lifetime: Mutex<Lifetime>,
+    tally: Tally,
     open: AtomicUsize,
+    /// Held while a connection is made: one at a time, whoever asks.
+    gate: Semaphore,
 }
 
 /// When an attempt to use a server last failed, and why.
@@ -33,8 +42,11 @@ pub struct Failure {
     pub why: String,
 }
 
-/// One connection to a server, counted for as long as it is open.
+/// One connection to a server, from its first packet on, counted for as long as it is there.
 pub struct OpenConnection(Arc<UpstreamServer>);
+
+/// The right to make a connection to a server: nobody else has it at the same time.
+pub struct Turn<'a>(#[expect(dead_code, reason = "it is given back when it is dropped")] Option<SemaphorePermit<'a>>);
 
 impl Drop for OpenConnection {
     fn drop(&mut self) {
@@ -65,8 +77,9 @@ impl UpstreamServer {
     pub fn new(settings: Server, stores: &mut TrustStores) -> Result<UpstreamServer, TlsError> {
         let (name, roots) = (server_name(&settings)?, roots_of(&settings, stores)?);
         let tls = client_config(&settings, roots.clone())?;
-        let (health, last_failure, open) = Default::default();
-        Ok(UpstreamServer { settings, name, roots, tls, health, last_failure, open })
+        let (health, doubtful, last_failure, lifetime, tally, open) = Default::default();
+        let gate = Semaphore::new(1);
+        Ok(UpstreamServer { settings, name, roots, tls, health, doubtful, last_failure, lifetime, tally, open, gate })
     }
 
     /// Whether a connection to one is as good as a connection to the other.
@@ -75,10 +88,43 @@ impl UpstreamServer {
         self.settings == other.settings && anchors(self) == anchors(other)
     }
 
-    /// Counts a connection for as long as the result is kept.
-    pub fn opened(self: &Arc<UpstreamServer>) -> OpenConnection {
-        self.open.fetch_add(1, Ordering::Relaxed);
-        OpenConnection(self.clone())
+    /// Counts one more connection for as long as the result is kept; `None` if there are as many as there may be.
+    pub fn admit(self: &Arc<UpstreamServer>, most: usize) -> Option<OpenConnection> {
+        let one_more = |open: usize| (open < most).then_some(open + 1);
+        self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
+        Some(OpenConnection(self.clone()))
+    }
+
+    /// Waits until nobody else is making a connection to it.
+    pub async fn turn(&self) -> Turn<'_> {
+        // the gate is never closed, so that there is always a permit
+        Turn(self.gate.acquire().await.ok())
+    }
+
+    /// What is counted for it.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// How long a connection may stay idle before we close it, as far as the server's own closes have taught.
+    pub fn idle_limit(&self, now: Instant) -> Option<Duration> {
+        self.lifetime.lock().unwrap_or_else(PoisonError::into_inner).limit(now)
+    }
+
+    /// It closed a connection that had been idle for so long.
+    pub fn closed_idle(&self, idle: Duration, now: Instant) {
+        self.lifetime.lock().unwrap_or_else(PoisonError::into_inner).closed_by_server(idle, now);
+    }
+
+    /// The network is another one: failures and habits seen over the old one count no more.
+    pub fn forget(&self) {
+        self.with_health(|health| *health = Health::default());
+        self.lifetime.lock().unwrap_or_else(PoisonError::into_inner).forget();
+    }
+
+    /// Whether an attempt has failed after `moment`, and none succeeded since.
+    pub fn failed_after(&self, moment: Instant) -> bool {
+        self.with_health(|health| health.failed_after(moment))
     }
 
     /// Connections to it that are open, those of all workers.
@@ -113,7 +159,7 @@ impl UpstreamServer {
 
     /// Whether it rests after failures.
     pub fn rest(&self, now: Instant) -> Option<Rest> {
-        self.with_health(|health| health.rest(now))
+        if self.is_doubtful() { self.with_health(|health| health.rest(now)) } else { None }
     }
 
     /// An attempt to connect failed for this reason.
@@ -127,12 +173,12 @@ impl UpstreamServer {
 
     /// Whether it has failed and not answered since.
     pub fn is_doubtful(&self) -> bool {
-        self.with_health(|health| health.is_doubtful())
+        self.doubtful.load(Ordering::Relaxed)
     }
 
     /// Whether a copy of a query may be sent to it, although it is doubtful, to find out.
     pub fn take_probe(&self, now: Instant, until: Instant) -> bool {
-        self.with_health(|health| health.take_probe(now, until))
+        self.is_doubtful() && self.with_health(|health| health.take_probe(now, until))
     }
 
     /// A connection ended, or was given up, with queries unanswered before it had answered any, or fell silent.
@@ -151,6 +197,9 @@ impl UpstreamServer {
 
     fn with_health<T>(&self, change: impl FnOnce(&mut Health) -> T) -> T {
         // health is a few numbers: whatever a panicking thread left there is still usable
-        change(&mut self.health.lock().unwrap_or_else(PoisonError::into_inner))
+        let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = change(&mut health);
+        self.doubtful.store(health.is_doubtful(), Ordering::Relaxed);
+        result
     }
 }

@@ -17,6 +17,8 @@ use tokio::time::Sleep;
 use super::inflight::{Asked, Ids, InFlight, Match};
 use super::outcome::{Limits, Outcome, Trouble};
 use super::server::UpstreamServer;
+use super::tally::End;
+use super::tempo::Tempo;
 use crate::bell::Bell;
 use crate::dns::framing::{Inflow, put, record_length};
 use crate::dns::keepalive::granted_keepalive;
@@ -33,6 +35,9 @@ const READS_PER_TURN: usize = 8;
 const TICK: Duration = Duration::from_millis(500);
 /// How long the goodbye of a connection may take.
 const GOODBYE: Duration = Duration::from_secs(1);
+/// A connection that was made for later use and has waited for so long stands ready.
+const STOOD_READY: Duration = Duration::from_millis(400);
+
 /// How far a connection has come.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Phase {
@@ -43,6 +48,7 @@ pub enum Phase {
     /// Takes no more queries.
     Closing,
 }
+
 /// A query that waits to be sent.
 pub struct Job {
     /// The query.
@@ -57,8 +63,10 @@ pub struct Shared {
     pub phase: Cell<Phase>,
     /// Whether the server has proved who it is; this stays true to the end.
     pub authenticated: Cell<bool>,
-    /// When octets last came.
-    pub last_received: Cell<Instant>,
+    /// When octets last came, if any did.
+    pub last_received: Cell<Option<Instant>>,
+    /// Queries sent since octets last came.
+    pub unheard: Cell<u32>,
     /// Whether it has answered, and was not given up as silent since.
     pub proven: Cell<bool>,
     /// What waits to be sent.
@@ -66,6 +74,19 @@ pub struct Shared {
     /// Rung for the task that owns the stream.
     pub bell: Bell,
 }
+
+/// Why a connection ended, for the counters and for people.
+pub struct Ended {
+    /// Its kind.
+    pub end: End,
+    /// In words.
+    pub why: String,
+}
+
+fn ended(end: End, why: impl Into<String>) -> Ended {
+    Ended { end, why: why.into() }
+}
+
 /// Tells those whose queries were never sent.
 pub fn end_queue(shared: &Shared, trouble: &Trouble) {
     shared.phase.set(Phase::Closing);
@@ -75,6 +96,7 @@ pub fn end_queue(shared: &Shared, trouble: &Trouble) {
         drop(job.waiter.send(Outcome::Lost { sent: false, blameless, trouble: trouble.clone() }));
     }
 }
+
 /// An authenticated connection at work.
 pub struct Session<S> {
     stream: S,
@@ -92,9 +114,16 @@ pub struct Session<S> {
     last_activity: Instant,
     tick: Pin<Box<Sleep>>,
     /// Since when it says goodbye, and why it ends.
-    goodbye: Option<(Instant, &'static str)>,
+    goodbye: Option<(Instant, End)>,
     /// Whether it has answered at all.
     pub served: bool,
+    /// Whether it was sent nothing until it had stood idle for a while: its server may close it with every right.
+    pub stood_ready: bool,
+    made: Instant,
+    /// How fast the server answers, as this worker sees it.
+    tempo: Rc<Cell<Tempo>>,
+    /// What the server's tally has not been told yet.
+    untold: Untold,
     server: Arc<UpstreamServer>,
     counters: Arc<Counters>,
     shared: Rc<Shared>,
@@ -109,7 +138,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         server: Arc<UpstreamServer>,
         counters: Arc<Counters>,
         shared: Rc<Shared>,
+        tempo: Rc<Cell<Tempo>>,
     ) -> Session<S> {
+        let now = Instant::now();
         let tick = Box::pin(tokio::time::sleep(limits.get().idle.min(TICK)));
         Session {
             stream,
@@ -122,10 +153,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             ids,
             limits,
             granted: Duration::MAX,
-            last_activity: Instant::now(),
+            last_activity: now,
             tick,
             goodbye: None,
             served: false,
+            stood_ready: false,
+            made: now,
+            tempo,
+            untold: Untold::default(),
             server,
             counters,
             shared,
@@ -133,31 +168,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 
     /// One turn: read, send what waits, look at the time. Ready with the reason when the connection has ended.
-    pub fn poll(&mut self, context: &mut Context<'_>) -> Poll<String> {
+    pub fn poll(&mut self, context: &mut Context<'_>) -> Poll<Ended> {
         self.shared.bell.listen(context);
         if let Poll::Ready(why) = self.read(context) {
             return Poll::Ready(why);
         }
         self.take_queue();
         if let Poll::Ready(Err(error)) = self.write(context) {
-            return Poll::Ready(error.to_string());
+            return Poll::Ready(self.broken(&error));
         }
         while self.tick.as_mut().poll(context).is_ready() {
             let now = Instant::now();
             if let Some(why) = self.overdue(now) {
                 return Poll::Ready(why);
             }
-            let idle_end = self.last_activity + self.idle_limit();
+            self.tell_tally();
+            let idle_end = self.last_activity + self.idle_limit(now);
             let next = if idle_end > now { idle_end.min(now + TICK) } else { now + TICK };
             self.tick.as_mut().reset(next.into());
         }
         if self.goodbye.is_none() && self.shared.phase.get() == Phase::Closing {
-            self.end_if_unused("no longer used");
+            self.end_if_unused(End::Retired);
         }
         match self.goodbye {
-            Some((_, why)) => {
-                let result = ready!(Pin::new(&mut self.stream).poll_shutdown(context));
-                Poll::Ready(result.err().map_or_else(|| why.to_owned(), |error| error.to_string()))
+            Some((_, end)) => {
+                // whether the goodbye arrives is the server's affair
+                let _ = ready!(Pin::new(&mut self.stream).poll_shutdown(context));
+                Poll::Ready(goodbye(end))
             }
             None => Poll::Pending,
         }
@@ -191,6 +228,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             let id = self.in_flight.insert(job.asked, job.waiter, now, || self.ids.draw());
             set_id(&mut self.out[at..], id);
             self.counters.upstream_queries.add(1);
+            self.untold.queries += 1;
+            if self.in_flight.len() == 1 && !self.served && now >= self.made + STOOD_READY {
+                self.stood_ready = true;
+            }
+            self.shared.unheard.set(self.shared.unheard.get().saturating_add(1));
             self.last_activity = now;
         }
     }
@@ -206,6 +248,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.written += count;
+            self.untold.sent += count as u64;
             self.unflushed = true;
             if self.written == self.out.len() {
                 self.out.clear();
@@ -222,24 +265,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 
     /// Reads what is there, at most a turn's worth. Ready with the reason when nothing more will come.
-    fn read(&mut self, context: &mut Context<'_>) -> Poll<String> {
+    fn read(&mut self, context: &mut Context<'_>) -> Poll<Ended> {
         for _ in 0..READS_PER_TURN {
             let mut buffer = ReadBuf::new(self.inflow.room());
             match ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer)) {
-                Ok(()) if buffer.filled().is_empty() => return Poll::Ready("closed by the server".to_owned()),
+                Ok(()) if buffer.filled().is_empty() => return Poll::Ready(self.closed("closed by the server")),
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                    return Poll::Ready("closed by the server without notice".to_owned());
+                    return Poll::Ready(self.closed("closed by the server without notice"));
                 }
-                Err(error) => return Poll::Ready(error.to_string()),
+                Err(error) => return Poll::Ready(self.broken(&error)),
             }
             let count = buffer.filled().len();
             self.inflow.filled(count);
             let now = Instant::now();
-            self.shared.last_received.set(now);
+            self.shared.last_received.set(Some(now));
+            self.shared.unheard.set(0);
             self.last_activity = now;
-            if !self.deliver() {
-                return Poll::Ready("the server sent something that is no response".to_owned());
+            self.untold.received += count as u64;
+            if !self.deliver(now) {
+                return Poll::Ready(ended(End::Nonsense, "the server sent something that is no response"));
             }
         }
         context.waker().wake_by_ref();
@@ -247,11 +292,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 
     /// Hands out the whole messages that have come. False if one was none.
-    fn deliver(&mut self) -> bool {
+    fn deliver(&mut self, now: Instant) -> bool {
         while let Some(message) = self.inflow.next_message() {
             match self.in_flight.take(message) {
-                Match::Answer(waiter) => {
+                Match::Answer(waiter, sent_at) => {
                     self.counters.upstream_answers.add(1);
+                    self.untold.answers += 1;
+                    let mut tempo = self.tempo.get();
+                    tempo.observe(now.saturating_duration_since(sent_at), now);
+                    self.tempo.set(tempo);
                     self.served = true;
                     if !self.shared.proven.replace(true) {
                         self.server.answered();
@@ -287,37 +336,91 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
     }
 
-    fn idle_limit(&self) -> Duration {
-        self.limits.get().idle.min(self.granted)
+    fn idle_limit(&self, now: Instant) -> Duration {
+        let learned = self.server.idle_limit(now).unwrap_or(Duration::MAX);
+        self.limits.get().idle.min(self.granted).min(learned)
+    }
+
+    /// The server has closed the connection. With nothing in flight that is no fault, and teaches how long it waits.
+    fn closed(&mut self, why: &str) -> Ended {
+        if !self.in_flight.is_empty() {
+            return ended(End::ClosedBusy, why);
+        }
+        let now = Instant::now();
+        self.server.closed_idle(now.saturating_duration_since(self.last_activity), now);
+        ended(End::ClosedIdle, why)
+    }
+
+    /// The stream failed; a reset is how some servers close what is idle.
+    fn broken(&mut self, error: &io::Error) -> Ended {
+        let is_reset = matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe);
+        if is_reset && self.in_flight.is_empty() {
+            return self.closed(&error.to_string());
+        }
+        ended(End::Broken, error.to_string())
+    }
+
+    /// Adds to the server's tally what was done since the last time.
+    pub fn tell_tally(&mut self) {
+        let Untold { queries, answers, sent, received } = std::mem::take(&mut self.untold);
+        let tally = self.server.tally();
+        for (total, count) in [
+            (&tally.queries, queries),
+            (&tally.answers, answers),
+            (&tally.octets_sent, sent),
+            (&tally.octets_received, received),
+        ] {
+            if count > 0 {
+                total.add(count);
+            }
+        }
+    }
+
+    /// How long it had been idle when it ended.
+    pub fn idle_time(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.last_activity)
     }
 
     /// Looks at the time: idle, silent, or full of queries that nobody waits for.
-    fn overdue(&mut self, now: Instant) -> Option<String> {
-        if let Some((since, why)) = self.goodbye {
-            return (now >= since + GOODBYE).then(|| why.to_owned());
+    fn overdue(&mut self, now: Instant) -> Option<Ended> {
+        if let Some((since, end)) = self.goodbye {
+            return (now >= since + GOODBYE).then(|| goodbye(end));
         }
         let limits = self.limits.get();
         if let Some(oldest) = self.in_flight.oldest().filter(|&oldest| now >= oldest + limits.deadline) {
-            if self.shared.last_received.get() < oldest {
-                return Some(format!("silent for {} ms", (now - oldest).as_millis()));
+            if self.shared.last_received.get().is_none_or(|last| last < oldest) {
+                return Some(ended(End::Silent, format!("silent for {} ms", (now - oldest).as_millis())));
             }
             if self.in_flight.len() > limits.in_flight / 2 {
                 // IDs of unanswered queries are never used again here: a new connection has all of them
                 self.shared.phase.set(Phase::Closing);
             }
         }
-        if now >= self.last_activity + self.idle_limit() && self.shared.queue.borrow().is_empty() {
-            self.end_if_unused("idle");
+        if now >= self.last_activity + self.idle_limit(now) && self.shared.queue.borrow().is_empty() {
+            self.end_if_unused(End::Idle);
         }
         None
     }
 
     /// Begins the goodbye unless somebody waits for an answer.
-    fn end_if_unused(&mut self, why: &'static str) {
+    fn end_if_unused(&mut self, end: End) {
         let queued = self.shared.queue.borrow().iter().any(|job| !job.waiter.is_closed());
         if !queued && !self.in_flight.any_waiter(|waiter| !waiter.is_closed()) {
             self.shared.phase.set(Phase::Closing);
-            self.goodbye = Some((Instant::now(), why));
+            self.goodbye = Some((Instant::now(), end));
         }
     }
+}
+
+fn goodbye(end: End) -> Ended {
+    ended(end, if end == End::Idle { "idle" } else { "no longer used" })
+}
+
+/// What the server's tally has not been told yet.
+#[derive(Default)]
+struct Untold {
+    queries: u64,
+    answers: u64,
+    sent: u64,
+    received: u64,
 }

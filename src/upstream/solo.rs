@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::establish::{UpstreamStream, establish};
-use super::group::{Failure, Group};
+use super::group::Group;
 use super::inflight::{Asked, Ids, InFlight, Match};
+use super::inquiry::Failure;
 use super::outcome::Trouble;
+use super::server::OpenConnection;
 use crate::dns::framing::{Inflow, put};
 use crate::dns::message::{HEADER, id, is_response, set_id};
 use crate::metrics::Counters;
@@ -25,6 +27,7 @@ pub struct Solo {
     /// Holds the query until its first answer, with which it is compared.
     first: InFlight<()>,
     counters: Arc<Counters>,
+    _open: OpenConnection,
 }
 
 impl Solo {
@@ -48,13 +51,21 @@ impl Solo {
             if left.is_zero() {
                 break;
             }
-            let mut stream = match establish(server, left).await {
+            let Some(open) = server.admit(group.limits().connections) else {
+                failure.note(server.label(), false, Trouble::TooMany);
+                continue;
+            };
+            let Ok(turn) = tokio::time::timeout(left, server.turn()).await else { continue };
+            let mut stream = match establish(server, turn, left).await {
                 Ok(stream) => stream,
                 Err(why) => {
                     failure.note(server.label(), false, Trouble::Connect(why));
                     continue;
                 }
             };
+            let is_resumed = stream.get_ref().1.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
+            let tally = server.tally();
+            if is_resumed { &tally.handshakes_resumed } else { &tally.handshakes_full }.add(1);
             let draw = if keep_id { id(asked.bytes()) } else { Ids::default().draw() };
             let mut framed = Vec::with_capacity(2 + asked.bytes().len());
             put(&mut framed, asked.bytes());
@@ -75,6 +86,7 @@ impl Solo {
                     id: draw,
                     first,
                     counters: group.counters().clone(),
+                    _open: open,
                 }),
                 Err(error) => {
                     // the server may have it: what comes this way is never sent twice
@@ -102,7 +114,7 @@ impl Solo {
             while let Some(message) = self.inflow.next_message() {
                 if !self.first.is_empty() {
                     match self.first.take(message) {
-                        Match::Answer(()) => return Ok(message.to_vec()),
+                        Match::Answer((), _) => return Ok(message.to_vec()),
                         Match::Garbled(()) => return Err(Trouble::Garbled),
                         Match::Stray => self.counters.upstream_strays.add(1),
                         Match::NoResponse => {

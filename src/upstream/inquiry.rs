@@ -1,0 +1,310 @@
+//! One query on its way through the servers of a group: runs its plan with real connections and timers.
+
+use std::borrow::Cow;
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::allowance::Allowance;
+use super::connection::Connection;
+use super::inflight::Asked;
+use super::outcome::{Outcome, Trouble};
+use super::place::Place;
+use super::plan::{Plan, Standing, Step};
+use super::session::Phase;
+use crate::dns::edit::ExtendedError;
+use crate::dns::refusal::is_worth_a_second_opinion;
+
+/// The shortest silence of a busy connection that means anything: a lost packet alone costs as much.
+const SHORTEST_SILENCE: Duration = Duration::from_millis(200);
+/// Queries that must have gone out since octets last came before silence shorter than the second try means anything.
+const UNHEARD: u32 = 8;
+
+/// What an inquiry has of its group.
+pub struct Means<'a> {
+    /// The servers, those first that are preferred for this query.
+    pub places: Cow<'a, [Rc<Place>]>,
+    /// When a second server is asked at the latest.
+    pub second_try_after: Duration,
+    /// How long a query may wait for a server at all.
+    pub deadline: Duration,
+    /// What is left for second askings because of late answers.
+    pub allowance: &'a Cell<Allowance>,
+}
+
+/// Why a query got no answer: what happened last, and at which server.
+#[derive(Clone, Debug, Default)]
+pub struct Failure {
+    sent: bool,
+    heard: bool,
+    last: Option<(String, Trouble)>,
+}
+
+impl Failure {
+    /// Takes note of what went wrong at a server. `sent`: it may have the query.
+    pub fn note(&mut self, label: &str, sent: bool, trouble: Trouble) {
+        self.sent |= sent;
+        self.last = Some((label.to_owned(), trouble));
+    }
+
+    /// Whether it is an outage: not one server was heard, and that not for the number of queries.
+    pub fn is_outage(&self) -> bool {
+        !self.heard && !matches!(self.last, Some((_, Trouble::QueueFull)))
+    }
+
+    /// As the client is told (RFC 8914 §4.23, §4.24).
+    pub fn extended_error(&self) -> ExtendedError {
+        let code = if self.sent { ExtendedError::NO_REACHABLE_AUTHORITY } else { ExtendedError::NETWORK_ERROR };
+        match &self.last {
+            Some((label, trouble)) => ExtendedError::new(code, format!("{label}: {trouble}")),
+            None => ExtendedError::new(code, "no upstream server answered in time"),
+        }
+    }
+}
+
+/// A question put to a server, whose outcome is awaited.
+struct Attempt {
+    connection: Rc<Connection>,
+    server: usize,
+    outcome: oneshot::Receiver<Outcome>,
+    asked_at: Instant,
+    /// It was put because the answer of another server was late.
+    hedge: bool,
+}
+
+/// The state of one query.
+struct Inquiry<'a> {
+    means: Means<'a>,
+    asked: Rc<Asked>,
+    plan: Plan,
+    attempts: Vec<Attempt>,
+    failure: Failure,
+    /// An answer that another server may better.
+    fallback: Option<Vec<u8>>,
+    probed: bool,
+}
+
+/// Asks until an answer comes or the plan gives up; the answer has the ID of some connection.
+///
+/// # Errors
+/// Why there is no answer. It comes at `deadline` at the latest.
+pub async fn inquire(means: Means<'_>, asked: Rc<Asked>, deadline: Instant) -> Result<Vec<u8>, Failure> {
+    let plan = Plan::new(deadline, means.second_try_after, asked.is_repeatable());
+    let (attempts, failure) = (Vec::with_capacity(1), Failure::default());
+    let mut inquiry = Inquiry { means, asked, plan, attempts, failure, fallback: None, probed: false };
+    loop {
+        let now = Instant::now();
+        inquiry.retire_silent(now);
+        match inquiry.next(now) {
+            Step::GiveUp => return inquiry.give_up(now),
+            Step::Ask(server) => inquiry.ask(server, now),
+            Step::Wait(until) => {
+                let Some((index, outcome)) = first_outcome(&mut inquiry.attempts, until).await else { continue };
+                if let Some(answer) = inquiry.take(index, outcome) {
+                    return Ok(answer);
+                }
+            }
+        }
+    }
+}
+
+impl Inquiry<'_> {
+    fn standing(&self, server: usize, now: Instant) -> Standing {
+        self.means.places[server].standing(now)
+    }
+
+    fn next(&self, now: Instant) -> Step {
+        let servers = self.means.places.len();
+        let patience = |server, connection, asked_at| self.patience(server, connection, asked_at, now);
+        self.plan.next(now, servers, |server| self.standing(server, now), patience)
+    }
+
+    fn attempt(&self, connection: u64) -> Option<&Attempt> {
+        self.attempts.iter().find(|attempt| attempt.connection.id() == connection)
+    }
+
+    /// How long an answer may take before another server is asked: as long as nearly all answers of this one take, while
+    /// that allowance lasts; not at all, if its connection has been found silent; otherwise the second try's time.
+    fn patience(&self, server: usize, connection: u64, asked_at: Instant, now: Instant) -> Duration {
+        let second_try = self.means.second_try_after;
+        let Some(Attempt { connection, .. }) = self.attempt(connection) else { return second_try };
+        if connection.phase() == Phase::Closing && !connection.is_proven() && connection.was_authenticated() {
+            return Duration::ZERO;
+        }
+        let Some(tail) = self.means.places[server].tempo().tail() else { return second_try };
+        if self.means.allowance.get().suffices() && self.has_other(server, now) {
+            return tail.min(second_try);
+        }
+        let silence = silence(tail, second_try);
+        // at that time somebody looks whether the connection is silent
+        let is_due = now >= asked_at + silence || connection.has_been_heard_since(asked_at);
+        if is_due { second_try } else { silence }
+    }
+
+    /// Whether another server is well.
+    fn has_other(&self, server: usize, now: Instant) -> bool {
+        let is_well =
+            |other| matches!(self.standing(other, now), Standing::Open(_) | Standing::Connecting(_) | Standing::Idle);
+        (0..self.means.places.len()).any(|other| other != server && is_well(other))
+    }
+
+    fn ask(&mut self, server: usize, now: Instant) {
+        if !std::mem::replace(&mut self.probed, true) && self.asked.is_repeatable() {
+            for doubtful in self.to_probe(server, now) {
+                let connection = self.means.places[doubtful].connection(now);
+                self.plan.probed(doubtful, connection.id(), now);
+                self.put(doubtful, connection, now, false);
+            }
+        }
+        let connection = self.means.places[server].connection(now);
+        let tally = self.means.places[server].server().tally();
+        let is_hedge = !self.plan.seeks_better() && self.is_late(now);
+        if self.plan.seeks_better() {
+            tally.second_opinions.add(1);
+        } else if is_hedge {
+            tally.hedges.add(1);
+            let mut allowance = self.means.allowance.get();
+            allowance.spend();
+            self.means.allowance.set(allowance);
+        }
+        self.plan.asked(server, connection.id(), now);
+        self.put(server, connection, now, is_hedge);
+    }
+
+    /// Whether what is asked now is asked merely because an answer is late: over a connection that works, and before the
+    /// second try is due.
+    fn is_late(&self, now: Instant) -> bool {
+        let latest = self.plan.latest().and_then(|connection| self.attempt(connection));
+        latest.is_some_and(|attempt| {
+            let is_due = now >= attempt.asked_at + self.means.second_try_after;
+            attempt.connection.phase() == Phase::Open && !is_due
+        })
+    }
+
+    /// Puts the query to a server, as the plan knows already.
+    fn put(&mut self, server: usize, connection: Rc<Connection>, now: Instant, hedge: bool) {
+        match connection.ask(self.asked.clone()) {
+            Ok(outcome) => self.attempts.push(Attempt { connection, server, outcome, asked_at: now, hedge }),
+            Err(trouble) => {
+                self.plan.lost(connection.id(), false, false);
+                self.failure.note(self.means.places[server].server().label(), false, trouble);
+            }
+        }
+    }
+
+    /// Takes in what became of an attempt; the answer if it is one to give.
+    fn take(&mut self, index: usize, outcome: Outcome) -> Option<Vec<u8>> {
+        let attempt = self.attempts.swap_remove(index);
+        let server = self.means.places[attempt.server].server();
+        match outcome {
+            Outcome::Answer(answer) => {
+                if is_worth_a_second_opinion(&answer)
+                    && self.means.places.len() > 1
+                    && self.plan.unsatisfied(attempt.connection.id(), Instant::now())
+                {
+                    self.fallback.get_or_insert(answer);
+                    return None;
+                }
+                if attempt.hedge {
+                    server.tally().hedges_won.add(1);
+                }
+                self.count_timeouts(Instant::now());
+                match self.fallback.take() {
+                    // two who cannot say: the one that was asked first
+                    Some(fallback) if is_worth_a_second_opinion(&answer) => Some(fallback),
+                    _ => Some(answer),
+                }
+            }
+            Outcome::Lost { sent, blameless, trouble } => {
+                self.plan.lost(attempt.connection.id(), sent, blameless);
+                self.failure.note(server.label(), sent, trouble);
+                None
+            }
+        }
+    }
+
+    fn give_up(mut self, now: Instant) -> Result<Vec<u8>, Failure> {
+        self.count_timeouts(now);
+        if let Some(fallback) = self.fallback {
+            return Ok(fallback);
+        }
+        // a connection that has been retired since may still have taken the query to its server
+        self.failure.heard |=
+            self.attempts.iter().any(|attempt| attempt.connection.has_been_heard_since(attempt.asked_at));
+        self.failure.sent |= self.attempts.iter().any(|attempt| attempt.connection.was_authenticated());
+        Err(self.failure)
+    }
+
+    /// Counts the servers that did not answer in the time that one server gets.
+    fn count_timeouts(&self, now: Instant) {
+        for attempt in &self.attempts {
+            if now >= attempt.asked_at + self.means.second_try_after {
+                self.means.places[attempt.server].server().tally().timeouts.add(1);
+            }
+        }
+    }
+
+    /// Servers preferred to this one that are doubtful, and due for a copy of a query to find out: their clients never
+    /// wait for the outcome.
+    fn to_probe(&self, server: usize, now: Instant) -> Vec<usize> {
+        let doubtful = |&one: &usize| matches!(self.standing(one, now), Standing::Doubtful { .. });
+        let due = |&one: &usize| self.means.places[one].server().take_probe(now, now + self.means.deadline);
+        (0..server).filter(doubtful).filter(due).collect()
+    }
+
+    /// A connection on which a query is overdue and nothing at all has come since is given up for later ones: what
+    /// became of its path nobody will say (RFC 7858 §3.4). It may still answer what it has. Where many queries have gone
+    /// out since, silence is plain much sooner than from a single one.
+    fn retire_silent(&self, now: Instant) {
+        for (id, asked_at) in self.plan.asking() {
+            let Some(Attempt { connection, server, .. }) = self.attempt(id) else { continue };
+            let (place, second_try) = (&self.means.places[*server], self.means.second_try_after);
+            let is_many = connection.unheard() >= UNHEARD;
+            let limit = match place.tempo().tail() {
+                Some(tail) if is_many => silence(tail, second_try),
+                _ => second_try,
+            };
+            let is_heard = connection.has_been_heard_since(asked_at);
+            if now < asked_at + limit || connection.phase() != Phase::Open || is_heard {
+                continue;
+            }
+            log::debug!("upstream {}: silent connection retired", place.server().label());
+            connection.retire_as_silent();
+            if self.means.places.len() > 1 {
+                let why = Trouble::Ended("silent".to_owned());
+                if is_many {
+                    place.server().failed(now, 0, &why);
+                } else {
+                    // once may be the path's fault, twice in a row is the server's
+                    place.server().barren(now, 0, &why);
+                }
+            }
+        }
+    }
+}
+
+/// How long a connection may bring nothing that is in use.
+fn silence(tail: Duration, second_try: Duration) -> Duration {
+    (tail * 2).max(SHORTEST_SILENCE).min(second_try)
+}
+
+/// The first attempt with an outcome; `None` when the time has come.
+async fn first_outcome(attempts: &mut [Attempt], until: Instant) -> Option<(usize, Outcome)> {
+    let mut sleep = pin!(tokio::time::sleep_until(until.into()));
+    poll_fn(|context| {
+        for (index, attempt) in attempts.iter_mut().enumerate() {
+            if let Poll::Ready(result) = std::pin::Pin::new(&mut attempt.outcome).poll(context) {
+                let gone =
+                    || Outcome::Lost { sent: true, blameless: false, trouble: Trouble::Ended("dropped".to_owned()) };
+                return Poll::Ready(Some((index, result.unwrap_or_else(|_| gone()))));
+            }
+        }
+        sleep.as_mut().poll(context).map(|()| None)
+    })
+    .await
+}

@@ -1,0 +1,119 @@
+//! How long connections to a server live: what its closes teach, and when one is kept ready (pure).
+
+use std::time::{Duration, Instant};
+
+/// A close after less idle time is no idle limit.
+const SHORTEST: Duration = Duration::from_millis(400);
+/// Two closes within this of each other are the same limit.
+const SAME: Duration = Duration::from_millis(400);
+/// We close so long before the server would: a query must not meet its close on the way.
+const MARGIN: Duration = Duration::from_millis(200);
+/// What was learned is believed for so long, then learned anew: servers change.
+const BELIEVED: Duration = Duration::from_secs(3600);
+/// A connection is kept ready for so many idle limits after the last query.
+const LIMITS_KEPT: u32 = 10;
+/// No connection is kept ready for longer than this after the last query.
+const KEPT_AT_MOST: Duration = Duration::from_secs(120);
+/// Connections are not made for later use any faster than this, whatever the server does.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// What is known of the idle limit of one server, shared by all workers.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Lifetime {
+    /// The idle time at the last close that did not match.
+    suspected: Option<Duration>,
+    learned: Option<(Duration, Instant)>,
+}
+
+impl Lifetime {
+    /// The server closed a connection that had been idle for so long, with nothing in flight.
+    pub fn closed_by_server(&mut self, idle: Duration, now: Instant) {
+        if idle < SHORTEST {
+            return;
+        }
+        match self.suspected {
+            Some(before) if before.abs_diff(idle) <= SAME.max(before / 8) => {
+                self.learned = Some((before.min(idle), now));
+                self.suspected = None;
+            }
+            _ => self.suspected = Some(idle),
+        }
+    }
+
+    /// How long a connection may stay idle before we close it, if the server taught it.
+    pub fn limit(&self, now: Instant) -> Option<Duration> {
+        let (learned, at) = self.learned?;
+        (now < at + BELIEVED).then(|| learned - MARGIN.max(learned / 10).min(learned / 2))
+    }
+
+    /// The network is another one: so may be what stands between, and its limits.
+    pub fn forget(&mut self) {
+        *self = Lifetime::default();
+    }
+}
+
+/// Whether a connection is made at once in place of one that ended idle, so that the next query finds it.
+///
+/// `lived`: how long the one that ended was idle. `last_query`: when this worker last asked the server anything.
+/// `last_kept`: when a connection was last made for this reason.
+pub fn keeps_ready(lived: Duration, last_query: Option<Instant>, last_kept: Option<Instant>, now: Instant) -> bool {
+    let window = (lived.max(PAUSE) * LIMITS_KEPT).min(KEPT_AT_MOST);
+    let in_use = last_query.is_some_and(|last| now < last + window);
+    in_use && last_kept.is_none_or(|kept| now >= kept + PAUSE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{BELIEVED, KEPT_AT_MOST, Lifetime, keeps_ready};
+    use std::time::{Duration, Instant};
+
+    fn ms(count: u64) -> Duration {
+        Duration::from_millis(count)
+    }
+
+    #[test]
+    fn two_closes_alike_teach_a_limit_that_ends_before_the_servers() {
+        for limit in [1500, 2000, 10_000, 30_000] {
+            let (mut lifetime, now) = (Lifetime::default(), Instant::now());
+            lifetime.closed_by_server(ms(limit + 3), now);
+            assert_eq!(lifetime.limit(now), None);
+            lifetime.closed_by_server(ms(limit + 20), now);
+            let learned = lifetime.limit(now).unwrap_or_default();
+            assert!(learned < ms(limit) && learned >= ms(limit * 8 / 10), "{limit}: {learned:?}");
+            assert_eq!(lifetime.limit(now + BELIEVED), None);
+        }
+    }
+
+    #[test]
+    fn closes_that_are_no_idle_limit_teach_nothing() {
+        let (mut lifetime, now) = (Lifetime::default(), Instant::now());
+        for idle in [0, 1, 100, 399, 700, 9000, 2500, 20_000] {
+            lifetime.closed_by_server(ms(idle), now);
+        }
+        assert_eq!(lifetime.limit(now), None);
+    }
+
+    #[test]
+    fn a_limit_that_was_learned_is_forgotten_with_the_network() {
+        let (mut lifetime, now) = (Lifetime::default(), Instant::now());
+        (0..2).for_each(|_| lifetime.closed_by_server(ms(2000), now));
+        assert!(lifetime.limit(now).is_some());
+        lifetime.forget();
+        assert_eq!(lifetime.limit(now), None);
+    }
+
+    #[test]
+    fn a_connection_is_kept_ready_while_queries_come_and_not_for_ever() {
+        let now = Instant::now();
+        let at = |count: u64| now + ms(count);
+        assert!(!keeps_ready(ms(2000), None, None, now));
+        assert!(keeps_ready(ms(2000), Some(now), None, at(2000)));
+        assert!(keeps_ready(ms(2000), Some(now), Some(at(18_000)), at(19_900)));
+        assert!(!keeps_ready(ms(2000), Some(now), None, at(20_000)));
+        assert!(!keeps_ready(ms(60_000), Some(now), None, now + KEPT_AT_MOST));
+        // a server that closes at once is not greeted again and again
+        assert!(keeps_ready(ms(0), Some(now), None, at(10)));
+        assert!(!keeps_ready(ms(0), Some(now), Some(at(10)), at(900)));
+        assert!(keeps_ready(ms(0), Some(at(900)), Some(at(10)), at(1010)));
+    }
+}

@@ -1,0 +1,80 @@
+//! Questions that no server would answer of late: whoever repeats one is told at once (pure, RFC 9520 §3.2).
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+/// How long a failure is remembered; as short as a resolver's patience, since a network comes back any moment.
+const REMEMBERED: Duration = Duration::from_secs(5);
+/// Questions remembered at most.
+const QUESTIONS: usize = 1000;
+
+/// Failures by question, with what is told of each.
+#[derive(Debug)]
+pub struct Outage<T> {
+    failed: HashMap<Box<[u8]>, (Instant, T)>,
+}
+
+impl<T> Default for Outage<T> {
+    fn default() -> Outage<T> {
+        Outage { failed: HashMap::new() }
+    }
+}
+
+impl<T: Clone> Outage<T> {
+    /// No server answered this question: the failure is remembered as told here.
+    pub fn failed(&mut self, question: &[u8], told: T, now: Instant) {
+        if self.failed.len() >= QUESTIONS {
+            self.failed.retain(|_, (at, _)| now < *at + REMEMBERED);
+        }
+        if self.failed.len() < QUESTIONS {
+            self.failed.insert(question.to_ascii_lowercase().into(), (now, told));
+        }
+    }
+
+    /// What to tell whoever asks this question again.
+    pub fn recall(&self, question: &[u8], now: Instant) -> Option<T> {
+        if self.failed.is_empty() {
+            return None;
+        }
+        let (at, told) = self.failed.get(&*question.to_ascii_lowercase())?;
+        (now < *at + REMEMBERED).then(|| told.clone())
+    }
+
+    /// A server answered, or the network is another one: nothing of the past counts.
+    pub fn end(&mut self) {
+        if !self.failed.is_empty() {
+            self.failed = HashMap::new();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Outage, QUESTIONS, REMEMBERED};
+    use std::time::{Duration, Instant};
+
+    #[test]
+    fn a_failure_is_remembered_for_a_while_or_until_a_server_answers() {
+        let (mut outage, now) = (Outage::default(), Instant::now());
+        assert_eq!(outage.recall(b"\x01a\x00", now), None);
+        outage.failed(b"\x01a\x00", 7, now);
+        assert_eq!(outage.recall(b"\x01A\x00", now), Some(7));
+        assert_eq!(outage.recall(b"\x01b\x00", now), None);
+        assert_eq!(outage.recall(b"\x01a\x00", now + REMEMBERED), None);
+        outage.failed(b"\x01a\x00", 8, now);
+        outage.end();
+        assert_eq!(outage.recall(b"\x01a\x00", now), None);
+    }
+
+    #[test]
+    fn no_flood_of_questions_fills_the_memory() {
+        let (mut outage, now) = (Outage::default(), Instant::now());
+        for number in 0..3 * QUESTIONS {
+            outage.failed(&number.to_be_bytes(), (), now);
+        }
+        assert_eq!(outage.failed.len(), QUESTIONS);
+        let later = now + REMEMBERED + Duration::from_secs(1);
+        outage.failed(b"new", (), later);
+        assert_eq!((outage.failed.len(), outage.recall(b"new", later)), (1, Some(())));
+    }
+}
