@@ -39,6 +39,7 @@ pub mod upstream {
     pub mod plan;
     pub mod server;
     pub mod session;
+    pub mod shared;
     pub mod solo;
     pub mod tally;
     pub mod tempo;

@@ -3,7 +3,7 @@
 //! Queries wait in a queue until the handshake has authenticated the server and an ID is free; everything that waits
 //! goes out in one record and one write. Whatever ends the connection tells each waiter whether its query was sent.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,10 +14,10 @@ use super::establish::establish;
 use super::inflight::{Asked, Ids};
 use super::outcome::{Limits, Outcome, Trouble};
 use super::server::UpstreamServer;
-use super::session::{Job, Phase, Session, Shared, end_queue};
+use super::session::Session;
+use super::shared::{Job, Phase, Shared, end_queue};
 use super::tally::End;
 use super::tempo::Tempo;
-use crate::bell::Bell;
 use crate::metrics::Counters;
 
 /// What a connection is made with.
@@ -53,15 +53,7 @@ impl Connection {
     /// Starts a connection to the server, on the worker's own thread; `on_end` is called when it has ended, if it was
     /// authenticated.
     pub fn open(id: u64, order: Order, on_end: impl FnOnce(Farewell) + 'static) -> Connection {
-        let shared = Rc::new(Shared {
-            phase: Cell::new(Phase::Connecting),
-            authenticated: Cell::new(false),
-            last_received: Cell::default(),
-            unheard: Cell::new(0),
-            proven: Cell::new(false),
-            queue: RefCell::default(),
-            bell: Bell::default(),
-        });
+        let shared: Rc<Shared> = Rc::default();
         let (limits, task) = (order.limits.clone(), shared.clone());
         tokio::task::spawn_local(async move {
             if let Some(farewell) = run(order, task).await {
@@ -91,10 +83,17 @@ impl Connection {
         self.shared.proven.get()
     }
 
-    /// Given up as silent: takes no more queries, and an answer that comes after all will be news.
-    pub fn retire_as_silent(&self) {
+    /// Given up: takes no more queries, those that wait are asked for elsewhere, and an answer that comes after all will
+    /// be news.
+    pub fn give_up(&self) {
         self.shared.proven.set(false);
+        self.shared.given_up.set(true);
         self.retire();
+    }
+
+    /// Whether it was given up.
+    pub fn is_given_up(&self) -> bool {
+        self.shared.given_up.get()
     }
 
     /// Whether octets have come from the server since `moment`.

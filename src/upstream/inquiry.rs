@@ -16,7 +16,7 @@ use super::inflight::Asked;
 use super::outcome::{Outcome, Trouble};
 use super::place::Place;
 use super::plan::{Plan, Standing, Step};
-use super::session::Phase;
+use super::shared::Phase;
 use crate::dns::edit::ExtendedError;
 use crate::dns::refusal::is_worth_a_second_opinion;
 
@@ -133,7 +133,7 @@ impl Inquiry<'_> {
     fn patience(&self, server: usize, connection: u64, asked_at: Instant, now: Instant) -> Duration {
         let second_try = self.means.second_try_after;
         let Some(Attempt { connection, .. }) = self.attempt(connection) else { return second_try };
-        if connection.phase() == Phase::Closing && !connection.is_proven() && connection.was_authenticated() {
+        if connection.is_given_up() {
             return Duration::ZERO;
         }
         let Some(tail) = self.means.places[server].tempo().tail() else { return second_try };
@@ -274,7 +274,7 @@ impl Inquiry<'_> {
                 continue;
             }
             log::debug!("upstream {}: silent connection retired", place.server().label());
-            connection.retire_as_silent();
+            connection.give_up();
             if self.means.places.len() > 1 {
                 let why = Trouble::Ended("silent".to_owned());
                 if is_many {

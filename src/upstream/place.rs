@@ -11,7 +11,7 @@ use super::lifetime::keeps_ready;
 use super::outcome::Limits;
 use super::plan::Standing;
 use super::server::UpstreamServer;
-use super::session::Phase;
+use super::shared::Phase;
 use super::tally::End;
 use super::tempo::Tempo;
 use crate::metrics::Counters;
@@ -150,7 +150,7 @@ impl Place {
     /// there were queries of late.
     pub fn start_afresh(&self, now: Instant) {
         let Some(connection) = self.connection.take() else { return };
-        connection.retire();
+        connection.give_up();
         if self.last_query.get().is_some_and(|last| now < last + OF_LATE) {
             self.open(true);
         }

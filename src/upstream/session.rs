@@ -1,8 +1,7 @@
 //! An authenticated stream at work: what waits is framed and written, what comes is read and handed out, and the time is
 //! looked at.
 
-use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::cell::Cell;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -14,12 +13,12 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::oneshot;
 use tokio::time::Sleep;
 
-use super::inflight::{Asked, Ids, InFlight, Match};
+use super::inflight::{Ids, InFlight, Match};
 use super::outcome::{Limits, Outcome, Trouble};
 use super::server::UpstreamServer;
+use super::shared::{Phase, Shared, end_queue};
 use super::tally::End;
 use super::tempo::Tempo;
-use crate::bell::Bell;
 use crate::dns::framing::{Inflow, put, record_length};
 use crate::dns::keepalive::granted_keepalive;
 use crate::dns::message::{Message, set_id};
@@ -38,43 +37,6 @@ const GOODBYE: Duration = Duration::from_secs(1);
 /// A connection that was made for later use and has waited for so long stands ready.
 const STOOD_READY: Duration = Duration::from_millis(400);
 
-/// How far a connection has come.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Phase {
-    /// No query has been sent yet.
-    Connecting,
-    /// Authenticated.
-    Open,
-    /// Takes no more queries.
-    Closing,
-}
-
-/// A query that waits to be sent.
-pub struct Job {
-    /// The query.
-    pub asked: Rc<Asked>,
-    /// Who waits for its outcome.
-    pub waiter: oneshot::Sender<Outcome>,
-}
-
-/// What the task and those who ask share.
-pub struct Shared {
-    /// How far it has come.
-    pub phase: Cell<Phase>,
-    /// Whether the server has proved who it is; this stays true to the end.
-    pub authenticated: Cell<bool>,
-    /// When octets last came, if any did.
-    pub last_received: Cell<Option<Instant>>,
-    /// Queries sent since octets last came.
-    pub unheard: Cell<u32>,
-    /// Whether it has answered, and was not given up as silent since.
-    pub proven: Cell<bool>,
-    /// What waits to be sent.
-    pub queue: RefCell<VecDeque<Job>>,
-    /// Rung for the task that owns the stream.
-    pub bell: Bell,
-}
-
 /// Why a connection ended, for the counters and for people.
 pub struct Ended {
     /// Its kind.
@@ -85,16 +47,6 @@ pub struct Ended {
 
 fn ended(end: End, why: impl Into<String>) -> Ended {
     Ended { end, why: why.into() }
-}
-
-/// Tells those whose queries were never sent.
-pub fn end_queue(shared: &Shared, trouble: &Trouble) {
-    shared.phase.set(Phase::Closing);
-    let blameless = matches!(trouble, Trouble::Ended(_));
-    for job in shared.queue.take() {
-        // a waiter that is gone needs no telling
-        drop(job.waiter.send(Outcome::Lost { sent: false, blameless, trouble: trouble.clone() }));
-    }
 }
 
 /// An authenticated connection at work.

@@ -34,6 +34,7 @@ const LAYERS: &[(u8, &[&str])] = &[
             "system_dns/ledger",
             "upstream/plan",
             "upstream/server",
+            "upstream/shared",
         ],
     ),
     (
