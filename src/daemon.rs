@@ -113,7 +113,7 @@ fn run(invocation: &Invocation) -> Result<(), Stop> {
 /// What was made ready while there were privileges.
 struct Opened {
     premises: Premises,
-    servers: Vec<Arc<UpstreamServer>>,
+    servers: Vec<Vec<Arc<UpstreamServer>>>,
     certificate: Option<Certificate>,
     bound: Vec<Bound>,
 }
@@ -122,7 +122,7 @@ struct Opened {
 fn open(source: &Source, settings: &Settings, inherited: Vec<Inherited>) -> Result<Opened, Stop> {
     let process = &settings.process;
     let identity = Identity::resolve(process.user.as_deref(), process.group.as_deref()).map_err(config)?;
-    let servers = server::read_all(&settings.upstream.servers, &[]).map_err(config)?;
+    let servers = server::read_all(settings.groups(), &[]).map_err(config)?;
     // root's own key can be read now, and not later
     let certificate = read_certificate(settings, |note| log::warn!("{note}"))?;
     let bound = listeners(settings, inherited)?;
@@ -189,7 +189,7 @@ fn reach(source: &Source, settings: &Settings, control: Option<&ControlSocket>) 
     reach.trust_store();
     reach.clean_up = control.and_then(ControlSocket::folder).map(Into::into);
     // the usual port as well, so that a reload can name other servers
-    reach.ports = settings.upstream.servers.iter().map(|server| server.address.port()).chain([DOT_PORT]).collect();
+    reach.ports = settings.servers().map(|server| server.address.port()).chain([DOT_PORT]).collect();
     reach
 }
 
@@ -236,9 +236,13 @@ fn confine(wanted: Sandbox, reach: &Reach) -> Result<(Confined, Option<usize>), 
 fn check(source: &Source) -> Result<(), Stop> {
     let Loaded { settings, .. } = file::load(source).map_err(config)?;
     Identity::resolve(settings.process.user.as_deref(), settings.process.group.as_deref()).map_err(config)?;
-    for server in server::read_all(&settings.upstream.servers, &[]).map_err(config)? {
-        let server = server.settings();
-        tell(&format!("upstream {}: {}, issued by {}", server.label, server.authentication, server.roots));
+    server::read_all(settings.groups(), &[]).map_err(config)?;
+    let names =
+        std::iter::once("upstream".to_owned()).chain(settings.routes.iter().map(|route| format!("route {route}")));
+    for (name, group) in names.zip(settings.groups()) {
+        for server in &group.servers {
+            tell(&format!("{name} {}: {}", server.label, server.transport));
+        }
     }
     if let (Some(_), Some(tls)) = (read_certificate(&settings, tell)?, &settings.listen.tls) {
         let clients = match &tls.client_ca {

@@ -59,7 +59,7 @@ pub struct Service {
     premises: Premises,
     started: Instant,
     running: Loaded,
-    servers: Vec<Arc<UpstreamServer>>,
+    servers: Vec<Vec<Arc<UpstreamServer>>>,
     certificate: Option<Certificate>,
     listeners: Vec<Listener>,
     workers: Vec<Hand>,
@@ -78,7 +78,7 @@ impl Service {
     pub fn start(
         premises: Premises,
         running: Loaded,
-        servers: Vec<Arc<UpstreamServer>>,
+        servers: Vec<Vec<Arc<UpstreamServer>>>,
         certificate: Option<Certificate>,
         mut bound: Vec<Bound>,
     ) -> io::Result<Service> {
@@ -211,12 +211,13 @@ impl Service {
 
     /// The present state in one line.
     fn summary(&self) -> String {
-        let usable = self.servers.iter().filter(|server| !server.is_doubtful()).count();
+        let servers = || self.servers.iter().flatten();
+        let usable = servers().filter(|server| !server.is_doubtful()).count();
         let reload = match &self.last_reload {
             Some(Reload { applied: false, .. }) => "; the last reload was refused",
             _ => "",
         };
-        format!("serving; {usable} of {} resolvers usable{reload}", self.servers.len())
+        format!("serving; {usable} of {} resolvers usable{reload}", servers().count())
     }
 
     /// Reads the configuration again: all of it takes effect, or nothing.
@@ -244,7 +245,7 @@ impl Service {
     async fn renew(&mut self) -> Result<Vec<String>, String> {
         let renewed = file::renew(&self.premises.source, &self.running).map_err(text)?;
         self.within_reach(&renewed)?;
-        let servers = server::read_all(&renewed.settings.upstream.servers, &self.servers).map_err(text)?;
+        let servers = server::read_all(renewed.settings.groups(), &self.servers).map_err(text)?;
         let read = |tls: &ClientTls| Certificate::read(tls, Occasion::Reload(self.certificate.as_ref()));
         let certificate = renewed.settings.listen.tls.as_ref().map(read).transpose().map_err(text)?;
         let (certificate, mut notes) = certificate.map_or_else(Default::default, |(read, notes)| (Some(read), notes));
@@ -271,7 +272,7 @@ impl Service {
     fn within_reach(&self, renewed: &Loaded) -> Result<(), String> {
         let Premises { confined, reach, .. } = &self.premises;
         let mut problems = Vec::new();
-        for server in &renewed.settings.upstream.servers {
+        for server in renewed.settings.servers() {
             if !confined.allows(server.address.port()) {
                 let (label, port) = (&server.label, server.address.port());
                 problems.push(format!("upstream {label}: port {port} is none of those that the running process may connect to (sandbox); restart the service"));
@@ -309,7 +310,7 @@ impl Service {
         let micros = |beat: Duration| u64::try_from(beat.as_micros()).unwrap_or(u64::MAX);
         let workers: Vec<report::Worker> =
             beats.map(|(number, beat)| report::Worker { number, heartbeat_us: beat.map(micros) }).collect();
-        let upstream: Vec<Server> = self.servers.iter().map(|server| facts(server)).collect();
+        let upstream: Vec<Server> = self.servers.iter().flatten().map(|server| facts(server)).collect();
         let reasons = report::reasons(&workers, &upstream);
         let Premises { source, privileges, confined, system_calls, .. } = &self.premises;
         Report {
@@ -369,7 +370,7 @@ fn facts(server: &UpstreamServer) -> Server {
     let settings = server.settings();
     Server {
         server: server.label().to_owned(),
-        verified: format!("{}, issued by {}", settings.authentication, settings.roots),
+        verified: settings.transport.to_string(),
         state,
         connections: server.open_connections(),
         last_failure: failure,

@@ -36,8 +36,8 @@ const GOODBYE: Duration = Duration::from_millis(50);
 pub struct Terms {
     /// The whole configuration.
     pub settings: Settings,
-    /// The servers, shared by all workers.
-    pub servers: Vec<Arc<UpstreamServer>>,
+    /// The servers of each group, shared by all workers: those of all queries, then those of the routes in their order.
+    pub servers: Vec<Vec<Arc<UpstreamServer>>>,
     /// How clients on TLS are met, the same by all workers.
     pub tls: Option<Arc<ServerConfig>>,
 }
@@ -128,7 +128,7 @@ struct Workplace {
 impl Workplace {
     fn new(terms: &Terms, counters: Arc<Counters>) -> Workplace {
         let settings = &terms.settings;
-        let group = Group::new(terms.servers.clone(), conduct(settings), counters.clone());
+        let group = Group::new(terms.servers.first().cloned().unwrap_or_default(), conduct(settings), counters.clone());
         let path = Rc::new(Path::new(rules(settings, group), counters));
         let (limits, total, per_client) = stream_limits(settings);
         let hall = Rc::new(stream::Hall::new(path.clone(), limits, Places::new(total, per_client)));
@@ -138,7 +138,7 @@ impl Workplace {
 
     fn renew(&self, terms: &Terms) {
         let settings = &terms.settings;
-        let group = self.path.rules().group.renewed(terms.servers.clone(), conduct(settings));
+        let group = self.path.rules().group.renewed(terms.servers.first().cloned().unwrap_or_default(), conduct(settings));
         self.path.renew(rules(settings, group));
         let (limits, total, per_client) = stream_limits(settings);
         self.hall.renew(limits, total, per_client);

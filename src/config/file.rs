@@ -3,7 +3,7 @@
 //! The file is read against the table of options, value by value, so that every problem is reported with its place, and
 //! all problems of a file at once.
 
-use std::collections::HashMap;
+use std::borrow::Cow;
 use std::fmt;
 use std::fs;
 use std::io::Read;
@@ -15,7 +15,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::given::{Given, Values};
-use super::options::{self, Applies, OPTIONS, Opt, SECTIONS};
+use super::options::{self, Applies, OPTIONS, Opt, SECTIONS, Section};
 use super::relations;
 use super::settings::Settings;
 use super::values;
@@ -130,25 +130,30 @@ pub fn parse(name: &str, text: &str, overrides: &Overrides) -> Result<Settings, 
 }
 
 fn accept(name: &str, text: &str, overrides: &Overrides, running: Option<&Loaded>) -> Result<Loaded, ConfigError> {
-    let given = Given { name, values: HashMap::new(), places: HashMap::new() };
-    let mut reader = Reader { text, problems: Vec::new(), given };
+    let mut given = Given { name: name.to_owned(), ..Given::default() };
+    let mut reader = Reader { name, text, problems: Vec::new() };
     match DeTable::parse(text) {
-        Ok(table) => reader.table("", table.get_ref()),
+        Ok(table) => reader.file(table.get_ref(), &mut given),
         Err(error) => {
             let place = reader.place(&error.span().unwrap_or(0..0));
             let message = error.message().trim().replace('\n', "; ");
             return Err(ConfigError::one(format!("{place}: not TOML: {message}")));
         }
     }
-    reader.overrides(overrides);
-    reader.defaults();
+    reader.overrides(overrides, &mut given);
+    reader.defaults(&mut given);
+    let mut problems = reader.problems;
     // of the file as it is written, whatever of it waits
-    reader.problems.extend(relations::durations(&reader.given));
-    reader.problems.extend(relations::tls(&reader.given, &reader.problems));
-    let waiting = running.map_or_else(Vec::new, |running| reader.keep_from(running));
-    // of the addresses that are served
-    reader.problems.extend(relations::loops(&reader.given));
-    let Reader { problems, given, .. } = reader;
+    problems.extend(relations::durations(&given));
+    problems.extend(relations::tls(&given, &problems));
+    problems.extend(relations::client_certificates(&given, &problems));
+    problems.extend(relations::routes(&given, &problems));
+    let too_few = relations::connections(&given);
+    problems.extend(too_few.clone());
+    let waiting = running.map_or_else(Vec::new, |running| keep_from(running, &mut given));
+    // of the addresses that are served, and of the workers that there are
+    problems.extend(relations::loops(&given));
+    problems.extend(relations::connections(&given).filter(|_| too_few.is_none()));
     if !problems.is_empty() {
         return Err(ConfigError { problems });
     }
@@ -157,43 +162,61 @@ fn accept(name: &str, text: &str, overrides: &Overrides, running: Option<&Loaded
 }
 
 struct Reader<'a> {
+    name: &'a str,
     text: &'a str,
     problems: Vec<String>,
-    given: Given<'a>,
 }
 
 impl Reader<'_> {
     /// File and line.
     fn place(&self, span: &Range<usize>) -> String {
         let before = self.text.get(..span.start).unwrap_or(self.text);
-        format!("{}:{}", self.given.name, before.matches('\n').count() + 1)
+        format!("{}:{}", self.name, before.matches('\n').count() + 1)
     }
 
-    /// Reads the top of the file, or one of its sections.
-    fn table(&mut self, section: &str, table: &DeTable<'_>) {
-        for (key, value) in table {
-            let place = self.place(&key.span());
-            let key = key.get_ref().as_ref();
-            if let Some(option) = options::find(section, key) {
-                self.option(option, value, place);
+    /// Reads the options at the top of the file, and its sections.
+    fn file(&mut self, file: &DeTable<'_>, given: &mut Given) {
+        for (key, value) in file {
+            let known = |section: &&Section| !section.name.is_empty() && section.name == key.get_ref();
+            let Some(section) = SECTIONS.iter().find(known) else {
+                self.entry("", key, value, given);
                 continue;
-            }
-            let known = |name: &&(&str, &str)| section.is_empty() && !name.0.is_empty() && name.0 == key;
-            match (SECTIONS.iter().find(known), value.get_ref()) {
-                (Some((name, _)), DeValue::Table(inner)) => self.table(name, inner),
-                (Some((name, _)), _) => {
-                    self.problems.push(format!("{place}: {name}: is a table; write [{name}] and its keys below"));
+            };
+            match value.get_ref() {
+                DeValue::Table(keys) if !section.repeated => self.table(section, keys, given),
+                DeValue::Array(tables) if section.repeated && tables.iter().all(|one| table(one).is_some()) => {
+                    for (span, keys) in tables.iter().filter_map(|one| Some((one.span(), table(one)?))) {
+                        let mut route = Given { name: self.place(&span), ..Given::default() };
+                        self.table(section, keys, &mut route);
+                        given.routes.push(route);
+                    }
                 }
-                (None, _) => self.problems.push(format!("{place}: {}", unknown(section, key))),
+                _ => {
+                    let (place, header) = (self.place(&key.span()), section.header());
+                    self.problems
+                        .push(format!("{place}: {}: is a table; write {header} and its keys below", section.name));
+                }
             }
         }
     }
 
-    fn option(&mut self, option: &'static Opt, value: &Spanned<DeValue<'_>>, place: String) {
+    /// Reads one section.
+    fn table(&mut self, section: &Section, keys: &DeTable<'_>, given: &mut Given) {
+        for (key, value) in keys {
+            self.entry(section.name, key, value, given);
+        }
+    }
+
+    fn entry(&mut self, section: &str, key: &Spanned<Cow<'_, str>>, value: &Spanned<DeValue<'_>>, given: &mut Given) {
+        let place = self.place(&key.span());
+        let Some(option) = options::find(section, key.get_ref()) else {
+            self.problems.push(format!("{place}: {}", unknown(section, key.get_ref())));
+            return;
+        };
         match values::read(&option.kind, value.get_ref()) {
             Ok(read) => {
-                self.given.values.insert(option.path(), read);
-                self.given.places.insert(option.path(), place);
+                given.values.insert(option.path(), read);
+                given.places.insert(option.path(), place);
             }
             Err(why) => {
                 self.problems.push(format!("{place}: {}: {why}; accepted: {}", option.path(), option.kind.accepted()));
@@ -201,7 +224,7 @@ impl Reader<'_> {
         }
     }
 
-    fn overrides(&mut self, overrides: &Overrides) {
+    fn overrides(&mut self, overrides: &Overrides, given: &mut Given) {
         for (option, words) in [(&options::ADDRESSES, &overrides.listen), (&options::SERVERS, &overrides.upstream)] {
             let flag = option.flag.unwrap_or_default();
             if words.is_empty() {
@@ -209,60 +232,75 @@ impl Reader<'_> {
             }
             match values::read_words(&option.kind, words) {
                 Ok(read) => {
-                    self.given.values.insert(option.path(), read);
-                    self.given.places.insert(option.path(), flag.to_owned());
+                    given.values.insert(option.path(), read);
+                    given.places.insert(option.path(), flag.to_owned());
                 }
                 Err(why) => self.problems.push(format!("{flag}: {why}; accepted: {}", option.kind.accepted())),
             }
         }
     }
 
-    fn defaults(&mut self) {
+    fn defaults(&mut self, given: &mut Given) {
         for option in OPTIONS.iter().filter(|option| !option.default.is_empty()) {
-            if self.given.values.contains_key(&option.path()) {
-                continue;
-            }
-            match DeValue::parse(option.default).map(|value| values::read(&option.kind, value.get_ref())) {
-                Ok(Ok(value)) => drop(self.given.values.insert(option.path(), value)),
+            let value = match DeValue::parse(option.default).map(|value| values::read(&option.kind, value.get_ref())) {
+                Ok(Ok(value)) => value,
                 // a test reads every default
-                problem => self.problems.push(format!("default of {}: {problem:?}", option.path())),
-            }
-        }
-    }
-
-    /// Puts back what takes effect at a restart alone, and names what of it has changed.
-    fn keep_from(&mut self, running: &Loaded) -> Vec<String> {
-        let mut waiting = Vec::new();
-        for path in OPTIONS.iter().filter(|option| option.applies == Applies::Restart).map(|option| option.path()) {
-            let kept = running.values.get(&path);
-            if self.given.values.get(&path) == kept {
-                continue;
-            }
-            match kept.cloned() {
-                Some(kept) => drop(self.given.values.insert(path.clone(), kept)),
-                None => drop(self.given.values.remove(&path)),
-            }
-            waiting.push(path);
-        }
-        // as long as there are sockets for TLS they need what they had
-        let has = |values: &Values| values.contains_key(&options::TLS_CERTIFICATE.path());
-        if has(&running.values) && !has(&self.given.values) {
-            for path in [&options::TLS_CERTIFICATE, &options::TLS_KEY, &options::TLS_CLIENT_CA].map(Opt::path) {
-                if let Some(kept) = running.values.get(&path) {
-                    self.given.values.insert(path.clone(), kept.clone());
-                    waiting.push(path);
+                problem => {
+                    self.problems.push(format!("default of {}: {problem:?}", option.path()));
+                    continue;
                 }
+            };
+            if options::is_repeated(option) {
+                for route in &mut given.routes {
+                    route.values.entry(option.path()).or_insert_with(|| value.clone());
+                }
+            } else {
+                given.values.entry(option.path()).or_insert(value);
             }
         }
-        waiting
     }
+}
+
+fn table<'a, 'b>(value: &'a Spanned<DeValue<'b>>) -> Option<&'a DeTable<'b>> {
+    match value.get_ref() {
+        DeValue::Table(table) => Some(table),
+        _ => None,
+    }
+}
+
+/// Puts back what takes effect at a restart alone, and names what of it has changed. No option of a route is of this
+/// kind.
+fn keep_from(running: &Loaded, given: &mut Given) -> Vec<String> {
+    let mut waiting = Vec::new();
+    for path in OPTIONS.iter().filter(|option| option.applies == Applies::Restart).map(|option| option.path()) {
+        let kept = running.values.get(&path);
+        if given.values.get(&path) == kept {
+            continue;
+        }
+        match kept.cloned() {
+            Some(kept) => drop(given.values.insert(path.clone(), kept)),
+            None => drop(given.values.remove(&path)),
+        }
+        waiting.push(path);
+    }
+    // as long as there are sockets for TLS they need what they had
+    let has = |values: &Values| values.contains_key(&options::TLS_CERTIFICATE.path());
+    if has(&running.values) && !has(&given.values) {
+        for path in [&options::TLS_CERTIFICATE, &options::TLS_KEY, &options::TLS_CLIENT_CA].map(Opt::path) {
+            if let Some(kept) = running.values.get(&path) {
+                given.values.insert(path.clone(), kept.clone());
+                waiting.push(path);
+            }
+        }
+    }
+    waiting
 }
 
 /// What to say of a key that is none.
 fn unknown(section: &str, key: &str) -> String {
     let own = OPTIONS.iter().filter(|option| option.section == section).map(|option| option.key.to_owned());
-    let sections = SECTIONS.iter().filter(|(name, _)| section.is_empty() && !name.is_empty());
-    let known: Vec<String> = own.chain(sections.map(|(name, _)| format!("[{name}]"))).collect();
+    let sections = SECTIONS.iter().filter(|other| section.is_empty() && !other.name.is_empty());
+    let known: Vec<String> = own.chain(sections.map(Section::header)).collect();
     let path = if section.is_empty() { key.to_owned() } else { format!("{section}.{key}") };
     if let Some(elsewhere) = OPTIONS.iter().find(|option| option.key == key) {
         let place = match elsewhere.section {

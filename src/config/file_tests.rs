@@ -4,8 +4,10 @@
 use std::time::Duration;
 
 use super::{Overrides, Source, load, parse, renew};
-use crate::config::options::{OPTIONS, SECTIONS};
-use crate::config::settings::{Authentication, Pin, Roots, Settings};
+use crate::config::options::{OPTIONS, SECTIONS, is_repeated};
+use crate::config::settings::{
+    Authentication, ClientCertificate, Pin, Policy, Profile, Roots, Server, Settings, TlsTerms, Transport,
+};
 
 fn accepted(text: &str) -> Settings {
     parse("f.toml", text, &Overrides::default()).unwrap_or_else(|error| panic!("{error}"))
@@ -24,13 +26,17 @@ fn the_empty_file_is_the_default_service() {
     let settings = accepted("");
     let addresses: Vec<String> = settings.listen.addresses.iter().map(ToString::to_string).collect();
     assert_eq!(addresses, ["127.0.0.1:53", "[::1]:53"]);
-    assert_eq!(settings.upstream.servers.len(), 4);
-    for server in &settings.upstream.servers {
-        assert_eq!(server.authentication, Authentication::Name("cloudflare-dns.com".to_owned()));
-        assert_eq!((server.address.port(), &server.roots, server.post_quantum), (853, &Roots::System, true));
+    assert_eq!(settings.upstream.group.servers.len(), 4);
+    for server in &settings.upstream.group.servers {
+        let terms = server.tls().unwrap();
+        assert_eq!(terms.authentication, Authentication::Name("cloudflare-dns.com".to_owned()));
+        assert_eq!((server.address.port(), &terms.roots, terms.post_quantum), (853, &Roots::System, true));
+        assert_eq!((&terms.client, terms.profile), (&None, Profile::Strict));
     }
-    assert_eq!(settings.upstream.servers.iter().filter(|server| server.address.is_ipv6()).count(), 2);
+    assert_eq!(settings.upstream.group.servers.iter().filter(|server| server.address.is_ipv6()).count(), 2);
     assert_eq!(settings.upstream.deadline, Duration::from_secs(4));
+    assert_eq!((settings.upstream.hedge_share, settings.upstream.connections), (5, 32));
+    assert_eq!((settings.upstream.group.policy, settings.routes.len()), (Policy::InOrder, 0));
     assert!((1..=4).contains(&settings.workers));
 }
 
@@ -42,7 +48,7 @@ fn servers_are_read_in_every_form() {
          \"[2001:db8::2]\", \"[2001:db8::3]:99#b.test\", {{ address = \"192.0.2.9\", pins = [\"{pin}\"] }},\n\
          {{ address = \"192.0.2.9:853\", name = \"c.test\", pins = [\"{pin}\"], ca-file = \"/other.pem\", post-quantum = false }}]"
     );
-    let servers = accepted(&text).upstream.servers;
+    let servers = accepted(&text).upstream.group.servers;
     let addresses: Vec<String> = servers.iter().map(|server| server.address.to_string()).collect();
     assert_eq!(
         addresses,
@@ -56,11 +62,12 @@ fn servers_are_read_in_every_form() {
             "192.0.2.9:853"
         ]
     );
-    assert_eq!(servers[0].authentication, Authentication::Address);
-    assert_eq!(servers[5].authentication, Authentication::Pins(vec![Pin::of(b"x")]));
-    assert_eq!(servers[6].authentication, Authentication::NameAndPins("c.test".to_owned(), vec![Pin::of(b"x")]));
-    assert_eq!((&servers[6].roots, servers[6].post_quantum), (&Roots::File("/other.pem".into()), false));
-    assert_eq!(servers[5].roots, Roots::File("/ca.pem".into()));
+    let terms: Vec<&TlsTerms> = servers.iter().filter_map(Server::tls).collect();
+    assert_eq!(terms[0].authentication, Authentication::Address);
+    assert_eq!(terms[5].authentication, Authentication::Pins(vec![Pin::of(b"x")]));
+    assert_eq!(terms[6].authentication, Authentication::NameAndPins("c.test".to_owned(), vec![Pin::of(b"x")]));
+    assert_eq!((&terms[6].roots, terms[6].post_quantum), (&Roots::File("/other.pem".into()), false));
+    assert_eq!(terms[5].roots, Roots::File("/ca.pem".into()));
 }
 
 #[test]
@@ -107,10 +114,7 @@ fn what_is_wrong_is_said_with_file_line_key_and_what_would_do() {
         ("[upstream]\nservers = [{ address = \"192.0.2.1\", verify = false }]", "a server has no key \"verify\""),
         ("[upstream]\nservers = [{ name = \"a.test\" }]", "a server without the key address"),
         ("[upstream]\nservers = [\"0.0.0.0\"]", "\"0.0.0.0\" cannot be connected to"),
-        (
-            "[upstream]\nprofile = \"opportunistic\"",
-            "f.toml:2: upstream.profile: no such option; accepted here: servers",
-        ),
+        ("[upstream]\nverify = false", "f.toml:2: upstream.verify: no such option; accepted here: servers"),
         ("[upstream]\nca-file = \"ca.pem\"", "f.toml:2: upstream.ca-file: \"ca.pem\" is not an absolute path"),
         (
             "[upstream]\ndeadline = \"1s\"",
@@ -131,16 +135,21 @@ fn all_problems_of_a_file_are_said_at_once() {
 
 #[test]
 fn an_unknown_key_is_refused_in_every_section() {
-    for (section, _) in SECTIONS {
-        let text = if section.is_empty() { "zzz = 1".to_owned() } else { format!("[{section}]\nzzz = 1") };
-        assert!(refused(&text).contains("zzz: no such option; accepted here: "), "{section}");
+    for section in SECTIONS {
+        let text = format!("{}\nzzz = 1", section.header());
+        assert!(refused(&text).contains("zzz: no such option; accepted here: "), "{section:?}");
     }
 }
 
 #[test]
 fn every_default_is_a_value_that_the_file_may_give() {
+    let route = "[[route]]\ndomains = [\"corp.test\"]\nservers = [\"192.0.2.1\"]";
+    let with_route = accepted(route);
+    for option in OPTIONS.iter().filter(|option| is_repeated(option) && !option.default.is_empty()) {
+        assert_eq!(accepted(&format!("{route}\n{} = {}", option.key, option.default)), with_route, "{}", option.path());
+    }
     let defaults = accepted("");
-    for option in OPTIONS.iter().filter(|option| !option.default.is_empty()) {
+    for option in OPTIONS.iter().filter(|option| !is_repeated(option) && !option.default.is_empty()) {
         let line = format!("{} = {}", option.key, option.default);
         let text = if option.section.is_empty() { line } else { format!("[{}]\n{line}", option.section) };
         assert_eq!(accepted(&text), defaults, "{}", option.path());
@@ -155,7 +164,7 @@ fn the_command_line_replaces_the_file() {
     };
     let settings = parse("f", "[listen]\naddresses = [\"192.0.2.7\"]", &overrides).unwrap();
     assert_eq!(settings.listen.addresses.len(), 2);
-    assert_eq!(settings.upstream.servers.len(), 1);
+    assert_eq!(settings.upstream.group.servers.len(), 1);
     let bad = Overrides { listen: vec!["nowhere".to_owned()], upstream: Vec::new() };
     let problem = parse("f", "", &bad).unwrap_err().to_string();
     assert!(problem.starts_with("--listen: \"nowhere\" is no address; accepted: "), "{problem}");
@@ -203,7 +212,8 @@ fn a_reload_keeps_what_only_a_restart_changes_and_names_it() {
 
 #[test]
 fn credentials_and_accounts_are_read() {
-    let roots = accepted("[upstream]\nca-file = \"credential:ca\"").upstream.servers[0].roots.clone();
+    let roots =
+        accepted("[upstream]\nca-file = \"credential:ca\"").upstream.group.servers[0].tls().unwrap().roots.clone();
     assert_eq!(roots, Roots::File("/run/credentials/dot-proxy.service/ca".into()));
     for bad in ["credential:", "credential:../x", "credential:a/b"] {
         assert!(refused(&format!("[upstream]\nca-file = \"{bad}\"")).contains("is no name of a credential"), "{bad}");
@@ -294,4 +304,175 @@ fn r40_a_server_that_is_an_own_address_is_a_loop_and_one_that_is_a_name_needs_it
     }
     let said = refused("[upstream]\nservers = [\"dns.example\"]");
     assert!(said.contains("is a name, and no address to connect to; write its address before it"), "{said}");
+}
+
+/// A route for this domain with these lines.
+fn route(domain: &str, lines: &str) -> String {
+    format!("[[route]]\ndomains = [\"{domain}\"]\n{lines}\n")
+}
+
+#[test]
+fn routes_are_read_with_what_they_inherit() {
+    let upstream = "[upstream]\nprofile = \"opportunistic\"\npolicy = \"spread\"\nca-file = \"/ca.pem\"\n\
+                    client-certificate = \"/c.crt\"\nclient-key = \"/c.key\"\npost-quantum = false\n";
+    let own = "servers = [\"192.0.2.2#b.test\"]\nprofile = \"opportunistic\"\npolicy = \"fastest\"\nca-file = \"/b.pem\"\n\
+               post-quantum = true\nclient-certificate = \"/b.crt\"\nclient-key = \"/b.key\"";
+    let text = upstream.to_owned()
+        + &route("Corp.Example.", "servers = [\"192.0.2.1#a.test\"]")
+        + &route("b.example", own)
+        + &route("c.example", "servers = [\"plain:192.0.2.3\", \"plain:[fd00::1]:5353\"]");
+    let settings = accepted(&text);
+    let client = |name: &str| {
+        Some(ClientCertificate { certificate: format!("/{name}.crt").into(), key: format!("/{name}.key").into() })
+    };
+    let [first, second, third] = &settings.routes[..] else { panic!("three routes") };
+    assert_eq!((first.to_string().as_str(), first.domains[0].wire()), ("corp.example", &b"\x04corp\x07example\0"[..]));
+    // how weak a route is says the route alone
+    assert_eq!((first.group.profile, first.group.policy), (Profile::Strict, Policy::InOrder));
+    let terms = first.group.servers[0].tls().unwrap();
+    assert_eq!(
+        (terms.profile, &terms.roots, terms.post_quantum),
+        (Profile::Strict, &Roots::File("/ca.pem".into()), false)
+    );
+    assert_eq!(terms.client, client("c"));
+    assert_eq!((second.group.profile, second.group.policy), (Profile::Opportunistic, Policy::Fastest));
+    let terms = second.group.servers[0].tls().unwrap();
+    assert_eq!((&terms.roots, terms.post_quantum, &terms.client), (&Roots::File("/b.pem".into()), true, &client("b")));
+    let plain: Vec<String> = third.group.servers.iter().map(|server| server.address.to_string()).collect();
+    assert_eq!(plain, ["192.0.2.3:53", "[fd00::1]:5353"]);
+    assert!(third.group.servers.iter().all(|server| server.transport == Transport::Plain));
+    let files: Vec<String> = settings.files().map(|path| path.display().to_string()).collect();
+    for file in ["/ca.pem", "/b.pem", "/c.crt", "/c.key", "/b.crt", "/b.key"] {
+        assert!(files.iter().any(|found| found == file), "{file}: {files:?}");
+    }
+}
+
+#[test]
+fn what_is_wrong_with_a_route_is_said_with_its_place() {
+    let servers = "servers = [\"192.0.2.1#a.test\"]";
+    let plain = "servers = [\"plain:192.0.2.1\"]";
+    for (text, said) in [
+        (
+            "[[route]]\nservers = [\"192.0.2.1\"]".to_owned(),
+            "f.toml:1: route.domains: is missing; accepted: an array of domains",
+        ),
+        (format!("\n{}", route("a.test", "")), "f.toml:2: route.servers: is missing; accepted: an array of servers"),
+        ("[route]\n".to_owned(), "f.toml:1: route: is a table; write [[route]] and its keys below"),
+        (route(".", servers), "f.toml:2: route.domains: \".\" is not a domain"),
+        (route("*.a.test", servers), "leave \"*.\" out"),
+        (route("a.test\", \"A.test.", servers), "f.toml:2: route.domains: a.test is listed twice"),
+        (
+            route("a.test", servers) + &route("A.TEST", servers),
+            "f.toml:5: route.domains: a.test is a domain of the route at f.toml:1 as well; accepted: in one of the two",
+        ),
+        (
+            route("a.test", &format!("{servers}\nservrs = 1")),
+            "f.toml:4: route.servrs: no such option; did you mean servers?",
+        ),
+        (
+            route("a.test", &format!("{servers}\ndeadline = \"1s\"")),
+            "f.toml:4: route.deadline: no such option here; it belongs into [upstream]",
+        ),
+        (
+            route("a.test", &format!("{servers}\nclient-key = \"/k\"")),
+            "f.toml:4: route.client-key: is set without route.client-certificate; accepted: both",
+        ),
+        (route("a.test", "servers = [\"plain:192.0.2.1#a.test\"]"), "nobody is authenticated in plain DNS"),
+        (
+            route("a.test", &format!("{plain}\nprofile = \"strict\"")),
+            "f.toml:4: route.profile: means nothing in plain DNS",
+        ),
+        (
+            route("a.test", "servers = [{ address = \"192.0.2.1\", transport = \"plain\", name = \"a.test\" }]"),
+            "name means nothing in plain DNS",
+        ),
+        (
+            route("a.test", "servers = [{ address = \"192.0.2.1\", transport = \"quic\" }]"),
+            "transport of a server: \"quic\" is neither \"tls\" nor \"plain\"",
+        ),
+        (
+            route("a.test", "servers = [{ address = \"192.0.2.1\", client-key = \"/k\" }]"),
+            "client-certificate and client-key are of use only together",
+        ),
+        (
+            route("a.test", "servers = [\"plain:192.0.2.1\", \"plain:192.0.2.1:53\"]"),
+            "\"plain:192.0.2.1:53\" is listed twice",
+        ),
+        (
+            "[upstream]\nclient-certificate = \"/c\"".to_owned(),
+            "f.toml:2: upstream.client-certificate: is set without upstream.client-key; accepted: both",
+        ),
+        (
+            "[upstream]\nhedge-share = 101".to_owned(),
+            "f.toml:2: upstream.hedge-share: 101 is out of range; accepted: a whole number from 0 to 100",
+        ),
+        (
+            "workers = 4\n[upstream]\nconnections = 3".to_owned(),
+            "f.toml:3: upstream.connections: is less than workers (4); accepted: 4 or more",
+        ),
+        ("workers = 33".to_owned(), "f.toml:1: upstream.connections: is less than workers (33)"),
+    ] {
+        let problem = refused(&text);
+        assert!(problem.contains(said), "{text:?}: {problem}");
+        assert_eq!(problem.lines().count(), 1, "{text:?}: {problem}");
+    }
+}
+
+#[test]
+fn a_server_may_have_a_certificate_of_its_own_for_us() {
+    let own = "{ address = \"192.0.2.1\", client-certificate = \"/o.crt\", client-key = \"/o.key\" }";
+    let text = format!(
+        "[upstream]\nclient-certificate = \"/c.crt\"\nclient-key = \"/c.key\"\nservers = [\"192.0.2.1\", {own}]"
+    );
+    let settings = accepted(&text);
+    let shown: Vec<String> = settings.servers().map(|server| server.transport.to_string()).collect();
+    assert!(shown[0].ends_with("it is shown the certificate /c.crt") && shown[1].ends_with("/o.crt"), "{shown:?}");
+}
+
+#[test]
+fn r25_plain_dns_is_named_in_a_route_only_and_never_beside_tls() {
+    for text in [
+        "[upstream]\nservers = [\"plain:192.0.2.1\"]",
+        "[upstream]\nservers = [\"192.0.2.1#a.test\", \"plain:192.0.2.1\"]",
+        "[upstream]\nservers = [{ address = \"192.0.2.1\", transport = \"plain\" }]",
+    ] {
+        let said = refused(text);
+        assert!(
+            said.contains(
+                "f.toml:2: upstream.servers: \"plain:192.0.2.1\" is plain DNS, which only a [[route]] may name"
+            ),
+            "{said}"
+        );
+    }
+    let by_flag = Overrides { listen: Vec::new(), upstream: vec!["plain:192.0.2.1".to_owned()] };
+    assert!(
+        parse("f", "", &by_flag).unwrap_err().to_string().starts_with("--upstream: \"plain:192.0.2.1\" is plain DNS")
+    );
+    let said = refused(&route("a.test", "servers = [\"192.0.2.2\", \"plain:192.0.2.1\"]"));
+    assert!(said.contains("queries would fall from TLS to clear"), "{said}");
+    // and the other way: what [upstream] says makes no route plain, and a plain route leaves [upstream] as it is
+    let settings = accepted(&route("a.test", "servers = [\"plain:192.0.2.1\"]"));
+    assert!(settings.upstream.group.servers.iter().all(|server| server.tls().is_some()));
+    assert_eq!(accepted("").upstream, settings.upstream);
+}
+
+#[test]
+fn r40_a_loop_through_a_route_is_found() {
+    let said = refused(&route("a.test", "servers = [\"plain:127.0.0.1\"]"));
+    assert!(
+        said.contains("f.toml:3: route.servers: 127.0.0.1:53 is dot-proxy's own address (listen.addresses)"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_reload_cannot_take_the_connections_of_workers_that_there_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = from(&folder.path().join("f.toml"));
+    std::fs::write(source.file(), "workers = 4\n").unwrap();
+    let running = load(&source).unwrap();
+    std::fs::write(source.file(), "workers = 1\n[upstream]\nconnections = 2\n").unwrap();
+    let said = renew(&source, &running).unwrap_err().to_string();
+    assert!(said.contains("f.toml:3: upstream.connections: is less than workers (4)"), "{said}");
+    assert!(load(&source).is_ok());
 }

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use super::options::{self, Opt};
 use super::settings::{
-    ClientTls, Listen, LocalOrForward, LogSettings, LogTarget, Privacy, Process, Roots, Sandbox, Settings,
-    SpecialNames, Upstream,
+    ClientCertificate, ClientTls, Listen, LocalOrForward, LogSettings, LogTarget, Policy, Privacy, Process, Profile,
+    Roots, Route, Sandbox, ServerGroup, Settings, SpecialNames, Upstream,
 };
-use super::values::{ServerEntry, Value};
+use super::values::{GroupTerms, ServerEntry, Value};
+use crate::dns::name::Domain;
 
 /// Workers used without being told: more gain little for a forwarder, and each keeps its own connections.
 const DEFAULT_WORKERS_AT_MOST: usize = 4;
@@ -18,20 +19,23 @@ const DEFAULT_WORKERS_AT_MOST: usize = 4;
 /// Values by the path of their option, such as `upstream.deadline`.
 pub type Values = HashMap<String, Value>;
 
-/// What a configuration gives.
-pub struct Given<'a> {
-    /// The name of the file.
-    pub name: &'a str,
+/// What a configuration gives, or one of its routes.
+#[derive(Default)]
+pub struct Given {
+    /// The name of the file; of a route also the line at which it begins.
+    pub name: String,
     /// Values, defaults included.
     pub values: Values,
     /// Where those were written that were: file and line, or a flag.
     pub places: HashMap<String, String>,
+    /// The routes, which have none themselves.
+    pub routes: Vec<Given>,
 }
 
-impl Given<'_> {
-    /// Where an option was written, or else the file.
+impl Given {
+    /// Where an option was written, or else the file or the begin of the route.
     pub fn place(&self, option: &Opt) -> &str {
-        self.places.get(&option.path()).map_or(self.name, String::as_str)
+        self.places.get(&option.path()).map_or(&self.name, String::as_str)
     }
 
     /// Whether an option has a value that says something.
@@ -58,7 +62,24 @@ impl Given<'_> {
         }
     }
 
-    fn number<T: TryFrom<u64>>(&self, option: &Opt) -> Result<T, String> {
+    /// Domains; none if the option has no value.
+    pub fn domains(&self, option: &Opt) -> &[Domain] {
+        match self.values.get(&option.path()) {
+            Some(Value::Domains(domains)) => domains,
+            _ => &[],
+        }
+    }
+
+    /// Servers; none if the option has no value.
+    pub fn servers(&self, option: &Opt) -> &[ServerEntry] {
+        match self.values.get(&option.path()) {
+            Some(Value::Servers(entries)) => entries,
+            _ => &[],
+        }
+    }
+
+    /// A whole number, if there is one.
+    pub fn number<T: TryFrom<u64>>(&self, option: &Opt) -> Result<T, String> {
         match self.values.get(&option.path()) {
             Some(Value::Integer(number)) => {
                 T::try_from(*number).map_err(|_| format!("{}: too large here", option.path()))
@@ -96,17 +117,25 @@ impl Given<'_> {
         if self.word(option) == "forward" { LocalOrForward::Forward } else { LocalOrForward::Local }
     }
 
+    /// How many threads serve queries.
+    ///
+    /// # Errors
+    /// A value that should have been refused before.
+    pub fn workers(&self) -> Result<usize, String> {
+        match self.values.get(&options::WORKERS.path()) {
+            Some(_) => self.number(&options::WORKERS),
+            None => Ok(std::thread::available_parallelism().map_or(1, usize::from).min(DEFAULT_WORKERS_AT_MOST)),
+        }
+    }
+
     /// The settings that these values make; they have been checked one by one and with each other.
     ///
     /// # Errors
     /// A value that should have been refused before.
     pub fn settings(&self) -> Result<Settings, String> {
-        let workers = match self.values.get(&options::WORKERS.path()) {
-            Some(_) => self.number(&options::WORKERS)?,
-            None => std::thread::available_parallelism().map_or(1, usize::from).min(DEFAULT_WORKERS_AT_MOST),
-        };
+        let terms = self.group_terms();
         Ok(Settings {
-            workers,
+            workers: self.workers()?,
             process: Process {
                 user: self.account(&options::USER),
                 group: self.account(&options::GROUP),
@@ -117,7 +146,8 @@ impl Given<'_> {
                 },
             },
             listen: self.listen()?,
-            upstream: self.upstream()?,
+            upstream: self.upstream(&terms)?,
+            routes: self.routes.iter().map(|route| route.route(&terms)).collect::<Result<_, _>>()?,
             privacy: Privacy {
                 padding: self.boolean(&options::PADDING),
                 remove_client_subnet: self.boolean(&options::REMOVE_CLIENT_SUBNET),
@@ -160,20 +190,68 @@ impl Given<'_> {
         })
     }
 
-    fn upstream(&self) -> Result<Upstream, String> {
-        let Some(Value::Servers(entries)) = self.values.get(&options::SERVERS.path()) else {
-            return Err("upstream.servers: no value".to_owned());
-        };
-        let roots = self.path(&options::CA_FILE).map_or(Roots::System, Roots::File);
-        let post_quantum = self.boolean(&options::POST_QUANTUM);
+    fn upstream(&self, terms: &GroupTerms) -> Result<Upstream, String> {
         Ok(Upstream {
-            servers: entries.iter().map(|entry: &ServerEntry| entry.server(&roots, post_quantum)).collect(),
+            group: self.group(&options::SERVERS, &options::POLICY, terms)?,
             deadline: self.duration(&options::DEADLINE),
             connect_timeout: self.duration(&options::CONNECT_TIMEOUT),
             second_try_after: self.duration(&options::SECOND_TRY_AFTER),
             idle_timeout: self.duration(&options::IDLE_TIMEOUT),
             in_flight: self.number(&options::IN_FLIGHT)?,
             queue: self.number(&options::QUEUE)?,
+            hedge_share: self.number(&options::HEDGE_SHARE)?,
+            connections: self.number(&options::CONNECTIONS)?,
         })
+    }
+
+    /// What `[upstream]` says for servers that leave it open.
+    fn group_terms(&self) -> GroupTerms {
+        GroupTerms {
+            roots: self.path(&options::CA_FILE).map_or(Roots::System, Roots::File),
+            post_quantum: self.boolean(&options::POST_QUANTUM),
+            client: self.client(&options::CLIENT_CERTIFICATE, &options::CLIENT_KEY),
+            profile: self.profile(&options::PROFILE),
+        }
+    }
+
+    /// A route, with what it inherits from `[upstream]`: never the profile, which would weaken it unasked.
+    fn route(&self, upstream: &GroupTerms) -> Result<Route, String> {
+        let own_client = self.client(&options::ROUTE_CLIENT_CERTIFICATE, &options::ROUTE_CLIENT_KEY);
+        let post_quantum = match self.values.get(&options::ROUTE_POST_QUANTUM.path()) {
+            Some(_) => self.boolean(&options::ROUTE_POST_QUANTUM),
+            None => upstream.post_quantum,
+        };
+        let terms = GroupTerms {
+            roots: self.path(&options::ROUTE_CA_FILE).map_or_else(|| upstream.roots.clone(), Roots::File),
+            post_quantum,
+            client: own_client.or_else(|| upstream.client.clone()),
+            profile: self.profile(&options::ROUTE_PROFILE),
+        };
+        let domains = self.domains(&options::ROUTE_DOMAINS).to_vec();
+        Ok(Route { domains, group: self.group(&options::ROUTE_SERVERS, &options::ROUTE_POLICY, &terms)? })
+    }
+
+    fn group(&self, servers: &Opt, policy: &Opt, terms: &GroupTerms) -> Result<ServerGroup, String> {
+        let entries = self.servers(servers);
+        if entries.is_empty() {
+            return Err(format!("{}: no value", servers.path()));
+        }
+        Ok(ServerGroup {
+            servers: entries.iter().map(|entry| entry.server(terms)).collect(),
+            profile: terms.profile,
+            policy: match self.word(policy) {
+                "fastest" => Policy::Fastest,
+                "spread" => Policy::Spread,
+                _ => Policy::InOrder,
+            },
+        })
+    }
+
+    fn client(&self, certificate: &Opt, key: &Opt) -> Option<ClientCertificate> {
+        Some(ClientCertificate { certificate: self.path(certificate)?, key: self.path(key)? })
+    }
+
+    fn profile(&self, option: &Opt) -> Profile {
+        if self.word(option) == "opportunistic" { Profile::Opportunistic } else { Profile::Strict }
     }
 }

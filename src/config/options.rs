@@ -37,8 +37,13 @@ pub enum Kind {
     },
     /// IP networks.
     Networks,
+    /// Domain names.
+    Domains,
     /// Upstream servers.
-    Servers,
+    Servers {
+        /// Whether they may be asked in plain DNS.
+        plain: bool,
+    },
 }
 
 impl Kind {
@@ -58,10 +63,16 @@ impl Kind {
                 format!("an array of addresses such as \"127.0.0.1:{port}\", \"[::1]:{port}\" or \"0.0.0.0\"")
             }
             Kind::Networks => "an array of networks such as \"192.168.0.0/16\" or \"fd00::/8\"".to_owned(),
-            Kind::Servers => "an array of servers such as \"1.1.1.1#cloudflare-dns.com\", \"9.9.9.9:853#dns.quad9.net\", \
-                              \"[2606:4700:4700::1111]:853#cloudflare-dns.com\", or tables with the keys address, name, \
-                              pins, ca-file, post-quantum"
-                .to_owned(),
+            Kind::Domains => "an array of domains such as \"corp.example\" or \"10.in-addr.arpa\"".to_owned(),
+            Kind::Servers { plain } => {
+                let clear = if *plain { ", \"plain:10.0.0.53\" for plain DNS" } else { "" };
+                let key = if *plain { ", transport" } else { "" };
+                format!(
+                    "an array of servers such as \"1.1.1.1#cloudflare-dns.com\", \"9.9.9.9:853#dns.quad9.net\", \
+                     \"[2606:4700:4700::1111]:853#cloudflare-dns.com\"{clear}, or tables with the keys address, name, \
+                     pins, ca-file, post-quantum, client-certificate, client-key{key}"
+                )
+            }
         }
     }
 }
@@ -111,16 +122,62 @@ const fn millis(count: u64) -> Duration {
     Duration::from_millis(count)
 }
 
-/// The sections in the order of the manual, with what each is about.
-pub const SECTIONS: &[(&str, &str)] = &[
-    ("", "The process."),
-    ("listen", "Where clients are served, and what one client may take."),
-    ("upstream", "The resolvers that queries are relayed to, always inside authenticated TLS."),
-    ("privacy", "Changes to queries for the sake of privacy. All are off: requests are relayed as received."),
-    ("special-names", "Names that are answered here instead of being relayed."),
-    ("control", "How the running service is asked and told."),
-    ("log", "What is said, and to whom."),
+/// A table of the file.
+#[derive(Debug, Eq, PartialEq)]
+pub struct Section {
+    /// Its name; empty for the top of the file.
+    pub name: &'static str,
+    /// Whether it may stand many times, each as `[[name]]`.
+    pub repeated: bool,
+    /// What it is about.
+    pub about: &'static str,
+}
+
+impl Section {
+    const fn once(name: &'static str, about: &'static str) -> Section {
+        Section { name, repeated: false, about }
+    }
+
+    /// Its header as the file writes it; empty for the top of the file.
+    pub fn header(&self) -> String {
+        match (self.name, self.repeated) {
+            ("", _) => String::new(),
+            (name, false) => format!("[{name}]"),
+            (name, true) => format!("[[{name}]]"),
+        }
+    }
+}
+
+/// The sections in the order of the manual.
+pub const SECTIONS: &[Section] = &[
+    Section::once("", "The process."),
+    Section::once("listen", "Where clients are served, and what one client may take."),
+    Section::once(
+        "upstream",
+        "The resolvers that queries are relayed to, always inside TLS: all queries but those that a [[route]] takes.",
+    ),
+    Section {
+        name: "route",
+        repeated: true,
+        about: "Other resolvers for some domains, such as those of a company's network. The table may stand any number of \
+                times. A query goes to the route with the longest domain that its name is or lies below, in any case of \
+                letters, whatever its type: a query of type DS for the domain itself as well. All others go to [upstream], and \
+                neither helps out for the other. A route within home.arpa or resolver.arpa takes its queries from \
+                [special-names]. Times, limits, hedge-share and connections are those of [upstream].",
+    },
+    Section::once(
+        "privacy",
+        "Changes to queries for the sake of privacy. All are off: requests are relayed as received.",
+    ),
+    Section::once("special-names", "Names that are answered here instead of being relayed."),
+    Section::once("control", "How the running service is asked and told."),
+    Section::once("log", "What is said, and to whom."),
 ];
+
+/// The choices of `profile`, in `[upstream]` and in a route.
+const PROFILES: Kind = Kind::Choice(&["strict", "opportunistic"]);
+/// The choices of `policy`, in `[upstream]` and in a route.
+const POLICIES: Kind = Kind::Choice(&["in-order", "fastest", "spread"]);
 
 macro_rules! options {
     ($($name:ident: $section:literal, $key:literal, $kind:expr, $applies:ident, $default:literal, $flag:expr, $summary:literal, $text:literal;)+) => {
@@ -202,14 +259,32 @@ options! {
         "How many octets of answers may wait for one connection; at this number no more queries are read from it.",
         "The answers to queries already read come on top. At least one answer of the largest size must fit.";
 
-    SERVERS: "upstream", "servers", Kind::Servers, Reload,
+    SERVERS: "upstream", "servers", Kind::Servers { plain: false }, Reload,
         r#"["1.1.1.1#cloudflare-dns.com", "1.0.0.1#cloudflare-dns.com", "[2606:4700:4700::1111]#cloudflare-dns.com", "[2606:4700:4700::1001]#cloudflare-dns.com"]"#,
         Some("--upstream"),
         "The resolvers, in order of preference, as address[:port][#name].",
-        "The port is 853 unless given. The certificate must carry the name, or, without a name, the address. In place of a string, a table can say more: { address = \"192.0.2.1:853\", name = \"dns.example\", pins = [\"base64 SHA-256 of the SubjectPublicKeyInfo\"], ca-file = \"/path\", post-quantum = false }. With pins and a name both must match; with pins alone the key decides.";
+        "The port is 853 unless given. The certificate must carry the name, or, without a name, the address. In place of a string, a table can say more: { address = \"192.0.2.1:853\", name = \"dns.example\", pins = [\"base64 SHA-256 of the SubjectPublicKeyInfo\"], ca-file = \"/path\", post-quantum = false, client-certificate = \"/path\", client-key = \"/path\" }. With pins and a name both must match; with pins alone the key decides.";
+    PROFILE: "upstream", "profile", PROFILES, Reload, "\"strict\"", None,
+        "What happens when a resolver cannot be authenticated: with strict no query is sent to it, with opportunistic it is used all the same (RFC 8310).",
+        "Opportunistic protects from those who only listen, not from those who take the resolver's place; the failure is said once in the log. Nothing ever falls back from TLS to plain DNS.";
+    POLICY: "upstream", "policy", POLICIES, Reload, "\"in-order\"", None,
+        "Which resolver is asked first: with in-order the first that works, with fastest the one that answers soonest, with spread each in turn.",
+        "";
+    HEDGE_SHARE: "upstream", "hedge-share", Kind::Integer { min: 0, max: 100 }, Reload, "5", None,
+        "How many queries in a hundred may be asked a second time, of another resolver, because the answer is later than is usual for the first one.",
+        "0 turns this off. It does not concern second tries after second-try-after or after a failure.";
+    CONNECTIONS: "upstream", "connections", Kind::Integer { min: 1, max: 10_000 }, Reload, "32", None,
+        "How many connections to one resolver may be open at the same time, those of all workers together.",
+        "It must not be less than workers.";
     CA_FILE: "upstream", "ca-file", Kind::Path, Reload, "", None,
         "A PEM file with the CA certificates that may have issued the resolvers' certificates.",
         "By default the system's trust store.";
+    CLIENT_CERTIFICATE: "upstream", "client-certificate", Kind::Path, Reload, "", None,
+        "The certificate that is shown to resolvers that ask for one (mutual TLS): a PEM file, this certificate first, then those that issued it.",
+        "It needs client-key. Read at the start, and again at a reload. By default none is shown.";
+    CLIENT_KEY: "upstream", "client-key", Kind::Path, Reload, "", None,
+        "The private key of client-certificate: a PEM file.",
+        "At the start it is read before root's rights are given up. For a renewal by reload the user or the group of the service must be able to read it.";
     POST_QUANTUM: "upstream", "post-quantum", Kind::Boolean, Reload, "true", None,
         "Offer the post-quantum hybrid key exchange X25519MLKEM768 first.",
         "Turn it off for a resolver or a network that fails with large greetings; a server's own table can do so for it alone.";
@@ -231,6 +306,31 @@ options! {
     QUEUE: "upstream", "queue", Kind::Integer { min: 1, max: 1_000_000 }, Reload, "4096", None,
         "How many queries may wait for one server in one worker; more go to the next one, and are answered SERVFAIL when all are full.",
         "";
+
+    ROUTE_DOMAINS: "route", "domains", Kind::Domains, Reload, "", None,
+        "The domains of this route: these names and all below.",
+        "It must be given. A domain stands in one route only. The root is that of [upstream].";
+    ROUTE_SERVERS: "route", "servers", Kind::Servers { plain: true }, Reload, "", None,
+        "The resolvers of this route, in the forms of upstream.servers.",
+        "It must be given. \"plain:10.0.0.53\", \"plain:[fd00::1]:53\" or a table with transport = \"plain\" is asked in plain DNS, which anybody on the way can read and change; the port is 53 unless given. Only a route can name such a server, and not beside servers on TLS.";
+    ROUTE_PROFILE: "route", "profile", PROFILES, Reload, "\"strict\"", None,
+        "As upstream.profile, for this route.",
+        "That of [upstream] is not inherited.";
+    ROUTE_POLICY: "route", "policy", POLICIES, Reload, "\"in-order\"", None,
+        "As upstream.policy, for this route.",
+        "That of [upstream] is not inherited.";
+    ROUTE_CA_FILE: "route", "ca-file", Kind::Path, Reload, "", None,
+        "As upstream.ca-file, for this route.",
+        "By default that of [upstream].";
+    ROUTE_CLIENT_CERTIFICATE: "route", "client-certificate", Kind::Path, Reload, "", None,
+        "As upstream.client-certificate, for this route.",
+        "By default that of [upstream], with its key.";
+    ROUTE_CLIENT_KEY: "route", "client-key", Kind::Path, Reload, "", None,
+        "As upstream.client-key, for this route.",
+        "";
+    ROUTE_POST_QUANTUM: "route", "post-quantum", Kind::Boolean, Reload, "", None,
+        "As upstream.post-quantum, for this route.",
+        "By default that of [upstream].";
 
     PADDING: "privacy", "padding", Kind::Boolean, Reload, "false", None,
         "Pad queries to a multiple of 128 octets, so that their length says little (RFC 8467).",
@@ -263,15 +363,21 @@ pub fn find(section: &str, key: &str) -> Option<&'static Opt> {
     OPTIONS.iter().copied().find(|option| option.section == section && option.key == key)
 }
 
+/// Whether the section of an option may stand many times.
+pub fn is_repeated(option: &Opt) -> bool {
+    SECTIONS.iter().any(|section| section.repeated && section.name == option.section)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{OPTIONS, SECTIONS};
+    use super::{Applies, OPTIONS, SECTIONS, is_repeated};
 
     #[test]
     fn every_option_stands_in_a_known_section_and_only_once() {
         for (index, option) in OPTIONS.iter().enumerate() {
-            assert!(SECTIONS.iter().any(|(name, _)| *name == option.section), "{}", option.path());
+            assert!(SECTIONS.iter().any(|section| section.name == option.section), "{}", option.path());
             assert!(OPTIONS[..index].iter().all(|other| other.path() != option.path()), "{}", option.path());
+            assert!(!is_repeated(option) || option.applies == Applies::Reload, "{}", option.path());
             assert!(option.summary.ends_with('.') && !option.summary.contains('\n'), "{}", option.path());
         }
     }

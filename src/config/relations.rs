@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 
 use super::given::Given;
 use super::options::{self, Opt};
-use super::values::{DNS_PORT, DOT_PORT, ServerEntry, Value};
+use super::values::{DNS_PORT, DOT_PORT, ServerEntry};
 
 /// Durations that must be shorter than the deadline.
-pub fn durations(given: &Given<'_>) -> Vec<String> {
+pub fn durations(given: &Given) -> Vec<String> {
     let deadline = given.duration(&options::DEADLINE);
     let too_long = [&options::CONNECT_TIMEOUT, &options::SECOND_TRY_AFTER].into_iter();
     let problem = |option: &Opt| {
@@ -20,12 +20,12 @@ pub fn durations(given: &Given<'_>) -> Vec<String> {
 
 /// What TLS towards clients takes: a certificate and its key together, and no port that is for plain DNS, nor plain DNS
 /// one that is for TLS (RFC 7858 §3.1). Values that were refused, as `problems` say, are not called missing.
-pub fn tls(given: &Given<'_>, problems: &[String]) -> Vec<String> {
+pub fn tls(given: &Given, problems: &[String]) -> Vec<String> {
     let mut found = Vec::new();
     let (certificate, key) = (&options::TLS_CERTIFICATE, &options::TLS_KEY);
-    let is_wrong = |option: &Opt| problems.iter().any(|problem| problem.contains(&option.path()));
     for option in [&options::TLS_ADDRESSES, certificate, key, &options::TLS_CLIENT_CA] {
-        let missing = [certificate, key].into_iter().find(|needed| !given.is_set(needed) && !is_wrong(needed));
+        let missing =
+            [certificate, key].into_iter().find(|needed| !given.is_set(needed) && !is_wrong(needed, problems));
         if let Some(missing) = missing.filter(|_| given.is_set(option)) {
             let (place, path, missing) = (given.place(option), option.path(), missing.path());
             found.push(format!(
@@ -55,19 +55,94 @@ pub fn tls(given: &Given<'_>, problems: &[String]) -> Vec<String> {
     found
 }
 
-/// A server that is one of our own listeners would ask us what we ask it.
-pub fn loops(given: &Given<'_>) -> Vec<String> {
-    let Some(Value::Servers(servers)) = given.values.get(&options::SERVERS.path()) else { return Vec::new() };
-    let place = given.place(&options::SERVERS);
+/// A certificate for resolvers comes with its key. Values that were refused, as `problems` say, are not called missing.
+pub fn client_certificates(given: &Given, problems: &[String]) -> Vec<String> {
     let mut found = Vec::new();
-    for option in [&options::ADDRESSES, &options::TLS_ADDRESSES] {
-        let own = given.addresses(option);
-        let is_own = |server: &SocketAddr| own.iter().any(|own| reaches(*own, *server));
-        for address in servers.iter().map(ServerEntry::address).filter(is_own) {
-            let path = option.path();
-            found.push(format!(
-                "{place}: upstream.servers: {address} is dot-proxy's own address ({path}); accepted: a resolver's"
-            ));
+    let own = [(given, &options::CLIENT_CERTIFICATE, &options::CLIENT_KEY)].into_iter();
+    let routes =
+        given.routes.iter().map(|route| (route, &options::ROUTE_CLIENT_CERTIFICATE, &options::ROUTE_CLIENT_KEY));
+    for (table, certificate, key) in own.chain(routes) {
+        for (option, needed) in [(certificate, key), (key, certificate)] {
+            if table.is_set(option) && !table.is_set(needed) && !is_wrong(needed, problems) {
+                let (place, path, needed) = (table.place(option), option.path(), needed.path());
+                found.push(format!(
+                    "{place}: {path}: is set without {needed}; accepted: both, the PEM files of a certificate and its key"
+                ));
+            }
+        }
+    }
+    found
+}
+
+/// What a route takes: domains that no other route has, and servers; for servers in plain DNS nothing that concerns TLS.
+pub fn routes(given: &Given, problems: &[String]) -> Vec<String> {
+    let mut found = Vec::new();
+    for (index, route) in given.routes.iter().enumerate() {
+        for needed in [&options::ROUTE_DOMAINS, &options::ROUTE_SERVERS] {
+            if !route.is_set(needed) && !is_wrong(needed, problems) {
+                let (place, path, accepted) = (&route.name, needed.path(), needed.kind.accepted());
+                found.push(format!("{place}: {path}: is missing; accepted: {accepted}"));
+            }
+        }
+        for domain in route.domains(&options::ROUTE_DOMAINS) {
+            let has = |other: &&Given| other.domains(&options::ROUTE_DOMAINS).contains(domain);
+            if let Some(other) = given.routes[..index].iter().find(has) {
+                let place = route.place(&options::ROUTE_DOMAINS);
+                found.push(format!(
+                    "{place}: route.domains: {domain} is a domain of the route at {} as well; accepted: in one of the two",
+                    other.name
+                ));
+            }
+        }
+        let is_plain = route.servers(&options::ROUTE_SERVERS).iter().any(ServerEntry::is_plain);
+        for option in [
+            &options::ROUTE_PROFILE,
+            &options::ROUTE_CA_FILE,
+            &options::ROUTE_CLIENT_CERTIFICATE,
+            &options::ROUTE_CLIENT_KEY,
+            &options::ROUTE_POST_QUANTUM,
+        ] {
+            if is_plain && route.places.contains_key(&option.path()) {
+                let (place, path) = (route.place(option), option.path());
+                found.push(format!("{place}: {path}: means nothing in plain DNS; accepted: a route without it"));
+            }
+        }
+    }
+    found
+}
+
+/// Each worker may have a connection to each server.
+pub fn connections(given: &Given) -> Option<String> {
+    let connections = given.number::<usize>(&options::CONNECTIONS).ok()?;
+    let workers = given.workers().ok()?;
+    let is_own = |option: &&&Opt| given.places.contains_key(&option.path());
+    let written = [&options::CONNECTIONS, &options::WORKERS].into_iter().find(|option| is_own(&option))?;
+    (connections < workers).then(|| {
+        let place = given.place(written);
+        format!("{place}: upstream.connections: is less than workers ({workers}); accepted: {workers} or more")
+    })
+}
+
+/// Whether a value of this option was refused.
+fn is_wrong(option: &Opt, problems: &[String]) -> bool {
+    problems.iter().any(|problem| problem.contains(&format!(": {}: ", option.path())))
+}
+
+/// A server that is one of our own listeners would ask us what we ask it.
+pub fn loops(given: &Given) -> Vec<String> {
+    let mut found = Vec::new();
+    let routes = given.routes.iter().map(|route| (route, &options::ROUTE_SERVERS));
+    for (table, servers) in [(given, &options::SERVERS)].into_iter().chain(routes) {
+        let place = table.place(servers);
+        for option in [&options::ADDRESSES, &options::TLS_ADDRESSES] {
+            let own = given.addresses(option);
+            let is_own = |server: &SocketAddr| own.iter().any(|own| reaches(*own, *server));
+            for address in table.servers(servers).iter().map(ServerEntry::address).filter(is_own) {
+                let (key, path) = (servers.path(), option.path());
+                found.push(format!(
+                    "{place}: {key}: {address} is dot-proxy's own address ({path}); accepted: a resolver's"
+                ));
+            }
         }
     }
     found

@@ -8,6 +8,8 @@ use std::time::Duration;
 use aws_lc_rs::digest;
 use ipnet::IpNet;
 
+use crate::dns::name::Domain;
+
 /// The whole configuration.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Settings {
@@ -19,6 +21,8 @@ pub struct Settings {
     pub listen: Listen,
     /// Towards the resolvers.
     pub upstream: Upstream,
+    /// Domains with resolvers of their own; no domain is in two of them.
+    pub routes: Vec<Route>,
     /// Changes for the sake of privacy.
     pub privacy: Privacy,
     /// Names answered here.
@@ -30,13 +34,20 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// The groups of servers: that of all queries, then those of the routes in their order.
+    pub fn groups(&self) -> impl Iterator<Item = &ServerGroup> {
+        std::iter::once(&self.upstream.group).chain(self.routes.iter().map(|route| &route.group))
+    }
+
+    /// The servers of all groups, in the order of the groups.
+    pub fn servers(&self) -> impl Iterator<Item = &Server> {
+        self.groups().flat_map(|group| &group.servers)
+    }
+
     /// The files that it names.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
-        let roots = self.upstream.servers.iter().filter_map(|server| match &server.roots {
-            Roots::File(path) => Some(path.as_path()),
-            Roots::System => None,
-        });
-        roots.chain(self.listen.tls.iter().flat_map(ClientTls::files))
+        let upstream = self.servers().filter_map(Server::tls).flat_map(TlsTerms::files);
+        upstream.chain(self.listen.tls.iter().flat_map(ClientTls::files))
     }
 
     /// Whether a file of it is a credential that the service manager handed over.
@@ -118,8 +129,8 @@ impl ClientTls {
 /// Towards the resolvers.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Upstream {
-    /// The resolvers in order of preference, at least one.
-    pub servers: Vec<Server>,
+    /// The resolvers of all queries that no route takes; all of them on TLS.
+    pub group: ServerGroup,
     /// The time that one query may take in all.
     pub deadline: Duration,
     /// The time that one attempt to connect may take; shorter than the deadline.
@@ -132,21 +143,140 @@ pub struct Upstream {
     pub in_flight: usize,
     /// Queries waiting for one server.
     pub queue: usize,
+    /// How many queries may be asked a second time because the answer is unusually late, in percent: 0 to 100.
+    pub hedge_share: u8,
+    /// Connections to one server, those of all workers together; at least one for each worker.
+    pub connections: usize,
 }
 
-/// A resolver, and how it proves who it is.
+/// Servers of which one answers for the others.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ServerGroup {
+    /// In order of preference, at least one; either all on TLS or all on plain DNS.
+    pub servers: Vec<Server>,
+    /// What happens when one cannot be authenticated.
+    pub profile: Profile,
+    /// Which of them is asked first.
+    pub policy: Policy,
+}
+
+/// Domains with resolvers of their own.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Route {
+    /// These names and all below, at least one; never the root.
+    pub domains: Vec<Domain>,
+    /// Who is asked.
+    pub group: ServerGroup,
+}
+
+impl fmt::Display for Route {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let domains: Vec<String> = self.domains.iter().map(ToString::to_string).collect();
+        out.write_str(&domains.join(" "))
+    }
+}
+
+/// What happens when a resolver cannot be authenticated (RFC 8310 §5).
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Profile {
+    /// It gets no query.
+    Strict,
+    /// It gets queries all the same, inside TLS.
+    Opportunistic,
+}
+
+/// Which server of a group is asked first.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Policy {
+    /// The first in the configuration's order that works.
+    InOrder,
+    /// The one that answers soonest.
+    Fastest,
+    /// Each in turn.
+    Spread,
+}
+
+/// A resolver, and how it is spoken to. Two that are equal may share a connection, others never.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Server {
     /// As the configuration writes it.
     pub label: String,
     /// Where it listens.
     pub address: SocketAddr,
+    /// What a query travels in.
+    pub transport: Transport,
+}
+
+impl Server {
+    /// The terms of TLS, if it is spoken.
+    pub fn tls(&self) -> Option<&TlsTerms> {
+        match &self.transport {
+            Transport::Tls(terms) => Some(terms),
+            Transport::Plain => None,
+        }
+    }
+}
+
+/// What a query travels in.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub enum Transport {
+    /// UDP and TCP, in clear (RFC 1035): in a route only.
+    Plain,
+    /// TLS (RFC 7858).
+    Tls(TlsTerms),
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let TlsTerms { authentication, roots, client, profile, .. } = match self {
+            Transport::Plain => return out.write_str("plain DNS, not encrypted"),
+            Transport::Tls(terms) => terms,
+        };
+        write!(out, "{authentication}, issued by {roots}")?;
+        if *profile == Profile::Opportunistic {
+            out.write_str("; opportunistic, so used without as well")?;
+        }
+        match client {
+            Some(client) => write!(out, "; it is shown the certificate {}", client.certificate.display()),
+            None => Ok(()),
+        }
+    }
+}
+
+/// How TLS with a resolver is made.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct TlsTerms {
     /// How it is authenticated.
     pub authentication: Authentication,
     /// Who may have issued its certificate.
     pub roots: Roots,
     /// Whether the post-quantum hybrid key exchange is offered.
     pub post_quantum: bool,
+    /// What it is shown if it asks for a certificate.
+    pub client: Option<ClientCertificate>,
+    /// What happens when it cannot be authenticated.
+    pub profile: Profile,
+}
+
+impl TlsTerms {
+    /// The files that it names.
+    fn files(&self) -> impl Iterator<Item = &Path> {
+        let roots = match &self.roots {
+            Roots::File(path) => Some(path.as_path()),
+            Roots::System => None,
+        };
+        let pair = self.client.iter().flat_map(|client| [client.certificate.as_path(), client.key.as_path()]);
+        roots.into_iter().chain(pair)
+    }
+}
+
+/// The files of a certificate that resolvers are shown.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct ClientCertificate {
+    /// The certificate, and those that issued it.
+    pub certificate: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
 }
 
 /// How a resolver is authenticated (RFC 8310 §6). There is no way to write that it is not.

@@ -9,7 +9,8 @@ use rustls::pki_types::ServerName;
 use toml::de::{DeArray, DeTable, DeValue};
 
 use super::options::Kind;
-use super::settings::{Authentication, Pin, Roots, Server};
+use super::settings::{Authentication, ClientCertificate, Pin, Profile, Roots, Server, TlsTerms, Transport};
+use crate::dns::name::Domain;
 
 /// Where systemd keeps the credentials of the service, for as long as it runs (systemd.exec(5)).
 const CREDENTIALS: &str = "/run/credentials/dot-proxy.service";
@@ -17,6 +18,8 @@ const CREDENTIALS: &str = "/run/credentials/dot-proxy.service";
 pub const DOT_PORT: u16 = 853;
 /// The port of plain DNS (RFC 1035 §4.2).
 pub const DNS_PORT: u16 = 53;
+/// What a server begins with that is asked in plain DNS.
+const PLAIN: &str = "plain:";
 
 /// A value of the kind that its option takes.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -37,6 +40,8 @@ pub enum Value {
     Addresses(Vec<SocketAddr>),
     /// Networks.
     Networks(Vec<IpNet>),
+    /// Domains.
+    Domains(Vec<Domain>),
     /// Servers.
     Servers(Vec<ServerEntry>),
 }
@@ -46,9 +51,30 @@ pub enum Value {
 pub struct ServerEntry {
     label: String,
     address: SocketAddr,
+    /// Nothing for plain DNS.
+    tls: Option<TlsEntry>,
+}
+
+/// What an entry says of TLS.
+#[derive(Clone, Debug, Eq, PartialEq)]
+struct TlsEntry {
     authentication: Authentication,
     ca_file: Option<PathBuf>,
     post_quantum: Option<bool>,
+    client: Option<ClientCertificate>,
+}
+
+/// The values of a group for what its entries leave open.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct GroupTerms {
+    /// Who may have issued certificates.
+    pub roots: Roots,
+    /// Whether the post-quantum hybrid key exchange is offered.
+    pub post_quantum: bool,
+    /// What servers are shown.
+    pub client: Option<ClientCertificate>,
+    /// What happens when a server cannot be authenticated.
+    pub profile: Profile,
 }
 
 impl ServerEntry {
@@ -57,15 +83,30 @@ impl ServerEntry {
         self.address
     }
 
+    /// Whether it is asked in plain DNS.
+    pub fn is_plain(&self) -> bool {
+        self.tls.is_none()
+    }
+
     /// The server, with the group's values for what the entry leaves open.
-    pub fn server(&self, roots: &Roots, post_quantum: bool) -> Server {
-        Server {
-            label: self.label.clone(),
-            address: self.address,
-            authentication: self.authentication.clone(),
-            roots: self.ca_file.clone().map_or_else(|| roots.clone(), Roots::File),
-            post_quantum: self.post_quantum.unwrap_or(post_quantum),
-        }
+    pub fn server(&self, group: &GroupTerms) -> Server {
+        let transport = match &self.tls {
+            None => Transport::Plain,
+            Some(tls) => Transport::Tls(TlsTerms {
+                authentication: tls.authentication.clone(),
+                roots: tls.ca_file.clone().map_or_else(|| group.roots.clone(), Roots::File),
+                post_quantum: tls.post_quantum.unwrap_or(group.post_quantum),
+                client: tls.client.clone().or_else(|| group.client.clone()),
+                profile: group.profile,
+            }),
+        };
+        Server { label: self.label.clone(), address: self.address, transport }
+    }
+
+    /// Whether it would be the same server as this one, however each is written.
+    fn is_same(&self, other: &ServerEntry) -> bool {
+        let terms = |entry: &ServerEntry| entry.tls.clone().map(|tls| (tls.authentication, tls.ca_file, tls.client));
+        self.address == other.address && terms(self) == terms(other)
     }
 }
 
@@ -94,9 +135,12 @@ pub fn read(kind: &Kind, value: &DeValue<'_>) -> Result<Value, String> {
         (Kind::Choice(_), DeValue::String(text)) => Err(format!("{text:?} is not a choice")),
         (Kind::Path, DeValue::String(text)) => file_path(text).map(Value::Path),
         (Kind::Account, DeValue::String(text)) => account(text).map(Value::Account),
-        (Kind::Addresses { .. } | Kind::Networks, DeValue::Array(array)) => read_words(kind, &strings(array)?),
-        (Kind::Servers, DeValue::Array(array)) => {
-            array.iter().map(|entry| server(entry.get_ref())).collect::<Result<_, _>>().and_then(servers)
+        (Kind::Addresses { .. } | Kind::Networks | Kind::Domains, DeValue::Array(array)) => {
+            read_words(kind, &strings(array)?)
+        }
+        (Kind::Servers { plain }, DeValue::Array(array)) => {
+            let entries = array.iter().map(|entry| server(entry.get_ref())).collect::<Result<_, _>>();
+            entries.and_then(|entries| servers(entries, *plain))
         }
         (_, other) => Err(format!("{} does not fit here", type_of(other))),
     }
@@ -121,7 +165,10 @@ pub fn read_words(kind: &Kind, words: &[String]) -> Result<Value, String> {
             }
         }
         Kind::Networks => words.map(network).collect::<Result<_, _>>().map(Value::Networks),
-        Kind::Servers => words.map(server_text).collect::<Result<_, _>>().and_then(servers),
+        Kind::Domains => words.map(Domain::parse).collect::<Result<_, _>>().and_then(domains),
+        Kind::Servers { plain } => {
+            words.map(server_text).collect::<Result<_, _>>().and_then(|entries| servers(entries, *plain))
+        }
         _ => words.next().map(|word| Value::Word(word.to_owned())).ok_or_else(|| "no value".to_owned()),
     }
 }
@@ -189,17 +236,37 @@ fn network(text: &str) -> Result<IpNet, String> {
     text.parse().ok().or_else(host).ok_or_else(|| format!("{text:?} is no network"))
 }
 
-/// `address[:port][#name]`.
+/// Domains, of which none is there twice.
+fn domains(domains: Vec<Domain>) -> Result<Value, String> {
+    if domains.is_empty() {
+        return Err("no domain given".to_owned());
+    }
+    match domains.iter().enumerate().find(|(index, one)| domains[..*index].contains(one)) {
+        Some((_, twice)) => Err(format!("{twice} is listed twice")),
+        None => Ok(Value::Domains(domains)),
+    }
+}
+
+/// `address[:port][#name]`, or `plain:address[:port]`.
 fn server_text(text: &str) -> Result<ServerEntry, String> {
+    if let Some(place) = text.strip_prefix(PLAIN) {
+        if place.contains('#') {
+            return Err(format!("{text:?}: nobody is authenticated in plain DNS; leave the name out"));
+        }
+        return Ok(ServerEntry { label: text.to_owned(), address: server_address(place, DNS_PORT)?, tls: None });
+    }
     let (place, name) = match text.split_once('#') {
         Some((place, name)) => (place, Some(name)),
         None => (text, None),
     };
-    entry(text.to_owned(), place, name, Vec::new())
+    let tls =
+        TlsEntry { authentication: authentication(name, Vec::new())?, ca_file: None, post_quantum: None, client: None };
+    Ok(ServerEntry { label: text.to_owned(), address: server_address(place, DOT_PORT)?, tls: Some(tls) })
 }
 
-fn entry(label: String, place: &str, name: Option<&str>, pins: Vec<Pin>) -> Result<ServerEntry, String> {
-    let Some(address) = address(place, DOT_PORT) else {
+/// An address that can be connected to.
+fn server_address(place: &str, port: u16) -> Result<SocketAddr, String> {
+    let Some(address) = address(place, port) else {
         let is_name = ServerName::try_from(place).is_ok();
         return Err(if is_name {
             format!(
@@ -212,19 +279,22 @@ fn entry(label: String, place: &str, name: Option<&str>, pins: Vec<Pin>) -> Resu
     if address.port() == 0 || address.ip().is_unspecified() {
         return Err(format!("{place:?} cannot be connected to"));
     }
-    let authentication = match (name, pins) {
-        (None, pins) if pins.is_empty() => Authentication::Address,
-        (None, pins) => Authentication::Pins(pins),
+    Ok(address)
+}
+
+fn authentication(name: Option<&str>, pins: Vec<Pin>) -> Result<Authentication, String> {
+    match (name, pins) {
+        (None, pins) if pins.is_empty() => Ok(Authentication::Address),
+        (None, pins) => Ok(Authentication::Pins(pins)),
         (Some(name), pins) => {
             let wrong = || format!("{name:?} is no host name that a certificate could carry");
             match ServerName::try_from(name).map_err(|_| wrong())? {
-                ServerName::DnsName(_) if pins.is_empty() => Authentication::Name(name.to_owned()),
-                ServerName::DnsName(_) => Authentication::NameAndPins(name.to_owned(), pins),
-                _ => return Err(format!("{}; leave it out to have the address itself verified", wrong())),
+                ServerName::DnsName(_) if pins.is_empty() => Ok(Authentication::Name(name.to_owned())),
+                ServerName::DnsName(_) => Ok(Authentication::NameAndPins(name.to_owned(), pins)),
+                _ => Err(format!("{}; leave it out to have the address itself verified", wrong())),
             }
         }
-    };
-    Ok(ServerEntry { label, address, authentication, ca_file: None, post_quantum: None })
+    }
 }
 
 fn server(value: &DeValue<'_>) -> Result<ServerEntry, String> {
@@ -235,11 +305,22 @@ fn server(value: &DeValue<'_>) -> Result<ServerEntry, String> {
     }
 }
 
+/// The keys of a server's table, the first of which it must have.
+const SERVER_KEYS: &[&str] =
+    &["address", "transport", "name", "pins", "ca-file", "post-quantum", "client-certificate", "client-key"];
+
 fn server_table(table: &DeTable<'_>) -> Result<ServerEntry, String> {
     let (mut place, mut name, mut pins, mut ca_file, mut post_quantum) = (None, None, Vec::new(), None, None);
+    let (mut certificate, mut key_file, mut plain) = (None, None, false);
+    let path = |text: &str| file_path(text).map(PathBuf::from);
     for (key, value) in table {
         match (key.get_ref().as_ref(), value.get_ref()) {
             ("address", DeValue::String(text)) => place = Some(text.to_string()),
+            ("transport", DeValue::String(text)) => match text.as_ref() {
+                "plain" => plain = true,
+                "tls" => plain = false,
+                other => return Err(format!("transport of a server: {other:?} is neither \"tls\" nor \"plain\"")),
+            },
             ("name", DeValue::String(text)) => name = Some(text.to_string()),
             ("pins", DeValue::Array(array)) => {
                 let pin = |text: &String| {
@@ -250,28 +331,55 @@ fn server_table(table: &DeTable<'_>) -> Result<ServerEntry, String> {
                     return Err("pins is empty".to_owned());
                 }
             }
-            ("ca-file", DeValue::String(text)) => ca_file = Some(PathBuf::from(file_path(text)?)),
+            ("ca-file", DeValue::String(text)) => ca_file = Some(path(text)?),
             ("post-quantum", DeValue::Boolean(value)) => post_quantum = Some(*value),
-            (key @ ("address" | "name" | "pins" | "ca-file" | "post-quantum"), other) => {
+            ("client-certificate", DeValue::String(text)) => certificate = Some(path(text)?),
+            ("client-key", DeValue::String(text)) => key_file = Some(path(text)?),
+            (key, other) if SERVER_KEYS.contains(&key) => {
                 return Err(format!("{key} of a server: {} does not fit here", type_of(other)));
             }
             (key, _) => return Err(format!("a server has no key {key:?}")),
         }
     }
     let place = place.ok_or_else(|| "a server without the key address".to_owned())?;
+    if plain {
+        let fits = |key: &str| ["address", "transport"].contains(&key);
+        if let Some(key) = table.iter().map(|(key, _)| key.get_ref()).find(|key| !fits(key)) {
+            return Err(format!("{place:?}: {key} means nothing in plain DNS; leave it out"));
+        }
+        let address = server_address(&place, DNS_PORT)?;
+        return Ok(ServerEntry { label: format!("{PLAIN}{place}"), address, tls: None });
+    }
+    let client = match (certificate, key_file) {
+        (Some(certificate), Some(key)) => Some(ClientCertificate { certificate, key }),
+        (None, None) => None,
+        _ => return Err(format!("{place:?}: client-certificate and client-key are of use only together")),
+    };
     let label = name.as_ref().map_or_else(|| place.clone(), |name| format!("{place}#{name}"));
-    let entry = entry(label, &place, name.as_deref(), pins)?;
-    Ok(ServerEntry { ca_file, post_quantum, ..entry })
+    let (address, authentication) = (server_address(&place, DOT_PORT)?, authentication(name.as_deref(), pins)?);
+    Ok(ServerEntry { label, address, tls: Some(TlsEntry { authentication, ca_file, post_quantum, client }) })
 }
 
-fn servers(entries: Vec<ServerEntry>) -> Result<Value, String> {
+/// Servers of one group: no two the same, and none in plain DNS unless it is allowed and all are.
+fn servers(entries: Vec<ServerEntry>, plain: bool) -> Result<Value, String> {
     if entries.is_empty() {
         return Err("no server given".to_owned());
     }
-    let same = |one: &ServerEntry, other: &ServerEntry| {
-        (one.address, &one.authentication, &one.ca_file) == (other.address, &other.authentication, &other.ca_file)
-    };
-    match entries.iter().enumerate().find(|(index, one)| entries[..*index].iter().any(|other| same(one, other))) {
+    let in_clear = entries.iter().find(|entry| entry.is_plain());
+    if let Some(clear) = in_clear.filter(|_| !plain) {
+        return Err(format!(
+            "{:?} is plain DNS, which only a [[route]] may name for domains of its own: no other query leaves in clear",
+            clear.label
+        ));
+    }
+    if let (Some(clear), Some(tls)) = (in_clear, entries.iter().find(|entry| !entry.is_plain())) {
+        return Err(format!(
+            "{:?} is plain DNS and {:?} is not: queries would fall from TLS to clear; give each a route of its own, or \
+             leave one out",
+            clear.label, tls.label
+        ));
+    }
+    match entries.iter().enumerate().find(|(index, one)| entries[..*index].iter().any(|other| one.is_same(other))) {
         Some((_, twice)) => Err(format!("{:?} is listed twice", twice.label)),
         None => Ok(Value::Servers(entries)),
     }

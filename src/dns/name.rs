@@ -1,6 +1,6 @@
 //! Domain names in wire form (RFC 1035 §3.1, §4.1.4): skipping, comparing and printing them.
 //!
-//! Nothing here allocates but the printing, and nothing follows a compression pointer: a relay needs to know where a
+//! Nothing here allocates but the printing and the reading of text, and nothing follows a compression pointer: a relay needs to know where a
 //! name ends in the message, not what it expands to.
 
 use std::fmt;
@@ -102,9 +102,61 @@ impl fmt::Display for Printable<'_> {
     }
 }
 
+/// A domain out of the configuration, never the root: an uncompressed name with letters in lower case.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Domain(Box<[u8]>);
+
+impl Domain {
+    /// Reads the form that people write, with or without a dot at the end. Internationalized names are read in their
+    /// ASCII form alone (RFC 5890 §2.3.2.1).
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(text: &str) -> Result<Domain, String> {
+        let mut wire = Vec::with_capacity(text.len() + 2);
+        let name = text.strip_suffix('.').unwrap_or(text);
+        if name.is_empty() {
+            return Err(format!("{text:?} is not a domain that can be told from others"));
+        }
+        for label in name.split('.') {
+            let fits = |octet: u8| octet.is_ascii_alphanumeric() || b"-_/".contains(&octet);
+            match u8::try_from(label.len()) {
+                _ if label == "*" => {
+                    return Err(format!("{text:?}: all names below a domain are meant anyway, leave \"*.\" out"));
+                }
+                _ if !label.is_ascii() => {
+                    return Err(format!("{text:?}: write the ASCII form of the name, with \"xn--\""));
+                }
+                Ok(length @ 1..=63) if label.bytes().all(fits) => wire.push(length),
+                _ => return Err(format!("{text:?} is no domain name")),
+            }
+            wire.extend(label.bytes().map(|octet| octet.to_ascii_lowercase()));
+        }
+        wire.push(0);
+        if wire.len() > MAX_NAME {
+            Err(format!("{text:?} is longer than a name can be"))
+        } else {
+            Ok(Domain(wire.into()))
+        }
+    }
+
+    /// Its octets in wire form, in lower case.
+    pub fn wire(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Display for Domain {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(Printable(&self.0).to_string().trim_end_matches('.'))
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Printable, is_within, same, skip, skip_uncompressed};
+    #![expect(clippy::unwrap_used, reason = "tests fail loudly")]
+
+    use super::{Domain, Printable, is_within, same, skip, skip_uncompressed};
 
     const WWW: &[u8] = b"\x03wWw\x07ExAmPlE\x03cOm\0";
 
@@ -146,5 +198,30 @@ mod tests {
     fn what_a_name_holds_cannot_break_a_log_line() {
         assert_eq!(Printable(b"\x01a\x03\n\x1b.\x02\xc3\xa4\0").to_string(), "a.\\010\\027\\..\\195\\164.");
         assert_eq!(Printable(b"\0").to_string(), ".");
+    }
+
+    #[test]
+    fn a_domain_is_read_in_any_case_and_printed_without_its_last_dot() {
+        for text in ["Corp.Example", "corp.example."] {
+            let domain = Domain::parse(text).unwrap();
+            assert_eq!((domain.wire(), domain.to_string()), (&b"\x04corp\x07example\0"[..], "corp.example".to_owned()));
+        }
+        assert!(Domain::parse("0/25.2.0.192.in-addr.arpa").is_ok() && Domain::parse("_tcp.a-b").is_ok());
+        let long = ["a".repeat(63), "b".repeat(63), "c".repeat(63), "d".repeat(61)].join(".");
+        assert_eq!(Domain::parse(&long).unwrap().wire().len(), 255);
+        for bad in [
+            "",
+            ".",
+            "..",
+            "a..b",
+            ".a",
+            "*.corp.example",
+            "b\u{fc}ro.example",
+            "a b",
+            &format!("{long}d"),
+            &"a".repeat(64),
+        ] {
+            assert!(Domain::parse(bad).is_err(), "{bad}");
+        }
     }
 }

@@ -21,6 +21,9 @@ pub type UpstreamStream = TlsStream<BufReader<TcpStream>>;
 /// Not one octet of a query exists here: strict means that there is nothing to send before the handshake is done. While
 /// somebody else makes a connection to this server, nobody has a turn.
 pub async fn establish(server: &UpstreamServer, _turn: Turn<'_>, limit: Duration) -> Result<UpstreamStream, String> {
+    let Some((config, name)) = server.tls() else {
+        return Err("plain DNS: its servers cannot be asked over TLS".to_owned());
+    };
     let step = Cell::new("tcp connect");
     let attempt = async {
         let tcp =
@@ -28,7 +31,7 @@ pub async fn establish(server: &UpstreamServer, _turn: Turn<'_>, limit: Duration
         prepare(&tcp).map_err(|error| format!("tcp options: {error}"))?;
         step.set("tls handshake");
         let buffered = BufReader::with_capacity(SOCKET_BUFFER, tcp);
-        let connecting = TlsConnector::from(server.tls()).connect(server.name(), buffered);
+        let connecting = TlsConnector::from(config).connect(name, buffered);
         connecting.await.map_err(|error| format!("tls handshake: {error}"))
     };
     match tokio::time::timeout(limit, attempt).await {

@@ -12,16 +12,14 @@ use super::health::{Health, Rest};
 use super::lifetime::Lifetime;
 use super::tally::Tally;
 use super::tls::{TlsError, TrustStores, client_config, roots_of, server_name};
-use crate::config::settings::Server;
+use crate::config::settings::{Server, ServerGroup, TlsTerms};
 
 /// A server with its TLS configuration and its health.
 #[derive(Debug)]
 pub struct UpstreamServer {
     settings: Server,
-    name: ServerName<'static>,
-    /// Who may have issued its certificate; `None` if its key alone decides.
-    roots: Option<Arc<RootCertStore>>,
-    tls: Arc<ClientConfig>,
+    /// What TLS takes; nothing for plain DNS.
+    tls: Option<Tls>,
     health: Mutex<Health>,
     /// Whether its health says that it failed and has not answered since: while all is well, nobody takes the lock.
     doubtful: AtomicBool,
@@ -31,6 +29,29 @@ pub struct UpstreamServer {
     open: AtomicUsize,
     /// Held while a connection is made: one at a time, whoever asks.
     gate: Semaphore,
+}
+
+/// What TLS with a server takes.
+#[derive(Debug)]
+struct Tls {
+    name: ServerName<'static>,
+    /// Who may have issued its certificate; `None` if its key alone decides.
+    roots: Option<Arc<RootCertStore>>,
+    config: Arc<ClientConfig>,
+}
+
+impl Tls {
+    fn new(server: &Server, terms: &TlsTerms, stores: &mut TrustStores) -> Result<Tls, TlsError> {
+        let (name, roots) = (server_name(server, terms)?, roots_of(terms, stores)?);
+        let config = client_config(&server.label, terms, roots.clone())?;
+        Ok(Tls { name, roots, config })
+    }
+
+    /// Whether a session under one is as good as a session under the other, where the settings are the same.
+    fn is_as(&self, other: &Tls) -> bool {
+        let anchors = |tls: &Tls| tls.roots.as_ref().map(|store| store.roots.clone());
+        anchors(self) == anchors(other)
+    }
 }
 
 /// When an attempt to use a server last failed, and why.
@@ -54,17 +75,27 @@ impl Drop for OpenConnection {
     }
 }
 
-/// The servers of a configuration. Those that are as they were in `known`, down to the certificates of their CA, are
-/// taken over, with their health and their session tickets.
+/// The servers of each group of a configuration. Those that are as they were in `known`, down to the certificates of
+/// their CA, are taken over, with their health and their session tickets; one that stands in two groups is one server.
 ///
 /// # Errors
 /// The first server that could not be authenticated with what is configured.
-pub fn read_all(configured: &[Server], known: &[Arc<UpstreamServer>]) -> Result<Vec<Arc<UpstreamServer>>, TlsError> {
+pub fn read_all<'a>(
+    groups: impl Iterator<Item = &'a ServerGroup>,
+    known: &[Vec<Arc<UpstreamServer>>],
+) -> Result<Vec<Vec<Arc<UpstreamServer>>>, TlsError> {
     let mut stores = TrustStores::default();
+    let mut known: Vec<Arc<UpstreamServer>> = known.iter().flatten().cloned().collect();
     let mut read = Vec::new();
-    for settings in configured {
-        let new = UpstreamServer::new(settings.clone(), &mut stores)?;
-        read.push(known.iter().find(|known| known.is_as(&new)).cloned().unwrap_or_else(|| Arc::new(new)));
+    for group in groups {
+        let mut servers = Vec::new();
+        for settings in &group.servers {
+            let new = UpstreamServer::new(settings.clone(), &mut stores)?;
+            let server = known.iter().find(|known| known.is_as(&new)).cloned().unwrap_or_else(|| Arc::new(new));
+            known.push(server.clone());
+            servers.push(server);
+        }
+        read.push(servers);
     }
     Ok(read)
 }
@@ -75,17 +106,19 @@ impl UpstreamServer {
     /// # Errors
     /// If the server could not be authenticated with what is configured.
     pub fn new(settings: Server, stores: &mut TrustStores) -> Result<UpstreamServer, TlsError> {
-        let (name, roots) = (server_name(&settings)?, roots_of(&settings, stores)?);
-        let tls = client_config(&settings, roots.clone())?;
+        let tls = settings.tls().map(|terms| Tls::new(&settings, terms, stores)).transpose()?;
         let (health, doubtful, last_failure, lifetime, tally, open) = Default::default();
         let gate = Semaphore::new(1);
-        Ok(UpstreamServer { settings, name, roots, tls, health, doubtful, last_failure, lifetime, tally, open, gate })
+        Ok(UpstreamServer { settings, tls, health, doubtful, last_failure, lifetime, tally, open, gate })
     }
 
     /// Whether a connection to one is as good as a connection to the other.
     fn is_as(&self, other: &UpstreamServer) -> bool {
-        let anchors = |server: &UpstreamServer| server.roots.as_ref().map(|store| store.roots.clone());
-        self.settings == other.settings && anchors(self) == anchors(other)
+        let same_tls = match (&self.tls, &other.tls) {
+            (Some(one), Some(other)) => one.is_as(other),
+            (one, other) => one.is_none() && other.is_none(),
+        };
+        self.settings == other.settings && same_tls
     }
 
     /// Counts one more connection for as long as the result is kept; `None` if there are as many as there may be.
@@ -147,14 +180,9 @@ impl UpstreamServer {
         &self.settings.label
     }
 
-    /// The name that its certificate must carry.
-    pub fn name(&self) -> ServerName<'static> {
-        self.name.clone()
-    }
-
-    /// Its TLS configuration.
-    pub fn tls(&self) -> Arc<ClientConfig> {
-        self.tls.clone()
+    /// Its TLS configuration, and the name that its certificate must carry; nothing for a server in plain DNS.
+    pub fn tls(&self) -> Option<(Arc<ClientConfig>, ServerName<'static>)> {
+        self.tls.as_ref().map(|tls| (tls.config.clone(), tls.name.clone()))
     }
 
     /// Whether it rests after failures.

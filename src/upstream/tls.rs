@@ -17,7 +17,7 @@ use rustls::{
     CertificateError, CipherSuite, ClientConfig, DigitallySignedStruct, NamedGroup, RootCertStore, SignatureScheme,
 };
 
-use crate::config::settings::{Authentication, Pin, Roots, Server};
+use crate::config::settings::{Authentication, Pin, Roots, Server, TlsTerms};
 
 /// Session tickets kept for one server; the library keeps eight for each server name.
 const SESSIONS: usize = 8;
@@ -127,8 +127,8 @@ fn provider(post_quantum: bool) -> Arc<CryptoProvider> {
 }
 
 /// The name that the certificate must carry, which is also the server name indication unless it is an address.
-pub fn server_name(server: &Server) -> Result<ServerName<'static>, TlsError> {
-    match &server.authentication {
+pub fn server_name(server: &Server, terms: &TlsTerms) -> Result<ServerName<'static>, TlsError> {
+    match &terms.authentication {
         Authentication::Name(name) | Authentication::NameAndPins(name, _) => ServerName::try_from(name.clone())
             .map_err(|_| TlsError::Refused(server.label.clone(), format!("{name:?} is no host name"))),
         Authentication::Address | Authentication::Pins(_) => Ok(ServerName::from(server.address.ip())),
@@ -139,10 +139,10 @@ pub fn server_name(server: &Server) -> Result<ServerName<'static>, TlsError> {
 ///
 /// # Errors
 /// If the trust store cannot be read or is empty: that never means that any certificate will do (RFC 8310 §6.6).
-pub fn roots_of(server: &Server, stores: &mut TrustStores) -> Result<Option<Arc<RootCertStore>>, TlsError> {
-    match server.authentication {
+pub fn roots_of(terms: &TlsTerms, stores: &mut TrustStores) -> Result<Option<Arc<RootCertStore>>, TlsError> {
+    match terms.authentication {
         Authentication::Pins(_) => Ok(None),
-        _ => stores.get(&server.roots).map(Some),
+        _ => stores.get(&terms.roots).map(Some),
     }
 }
 
@@ -150,12 +150,16 @@ pub fn roots_of(server: &Server, stores: &mut TrustStores) -> Result<Option<Arc<
 ///
 /// # Errors
 /// If the library refuses it.
-pub fn client_config(server: &Server, roots: Option<Arc<RootCertStore>>) -> Result<Arc<ClientConfig>, TlsError> {
-    let refused = |why: String| TlsError::Refused(server.label.clone(), why);
-    let provider = provider(server.post_quantum);
+pub fn client_config(
+    label: &str,
+    terms: &TlsTerms,
+    roots: Option<Arc<RootCertStore>>,
+) -> Result<Arc<ClientConfig>, TlsError> {
+    let refused = |why: String| TlsError::Refused(label.to_owned(), why);
+    let provider = provider(terms.post_quantum);
     let chain = roots.map(|roots| WebPkiServerVerifier::builder_with_provider(roots, provider.clone()).build());
     let chain = chain.transpose().map_err(|error| refused(error.to_string()))?;
-    let pins = match &server.authentication {
+    let pins = match &terms.authentication {
         Authentication::Pins(pins) | Authentication::NameAndPins(_, pins) => pins.clone(),
         Authentication::Name(_) | Authentication::Address => Vec::new(),
     };

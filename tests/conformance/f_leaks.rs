@@ -196,12 +196,12 @@ fn c059_a_host_name_in_place_of_an_address_is_refused_at_load() {
     }
 }
 
-/// There is no opportunistic profile, and no other way to write that any certificate will do.
+/// The opportunistic profile has one name, and there is no other way to write that any certificate will do.
 #[test]
 fn c060_a_configuration_that_asks_for_less_than_strict_is_refused() {
     let pki = Pki::new();
     let server = DotServer::start(pki.server(&["upstream.test"]));
-    let sections = ["profile = \"opportunistic\"", "opportunistic = true", "strict = false", "verify = false"];
+    let sections = ["profile = \"off\"", "opportunistic = true", "strict = false", "verify = false"];
     let whole = sections.iter().map(|lines| config_of(&[named(&server)], Some(pki.ca_file()), lines));
     let keys = ["verify = false", "opportunistic = true", "tls = false", "ca-file = \"\""];
     let entries = keys.iter().map(|key| {

@@ -89,6 +89,11 @@ fn sample(option: &Opt) -> &'static str {
         "tls-key" => "\"/etc/dot-proxy/tls.key\"",
         "tls-client-ca" => "\"/etc/dot-proxy/clients.crt\"",
         "ca-file" => "\"/etc/ssl/certs/ca-certificates.crt\"",
+        "client-certificate" => "\"/etc/dot-proxy/client.crt\"",
+        "client-key" => "\"/etc/dot-proxy/client.key\"",
+        "domains" => "[\"corp.example\", \"10.in-addr.arpa\"]",
+        "servers" => "[\"10.0.0.53#ns.corp.example\"]",
+        "post-quantum" => "true",
         _ => "",
     }
 }
@@ -108,10 +113,16 @@ fn example() -> String {
          # Every line is commented out and shows the default; the empty file is the default service.\n\
          # `dot-proxy check` says whether a change is right, `systemctl reload dot-proxy` puts it in force.\n"
     );
-    for (section, about) in SECTIONS {
-        let header = if section.is_empty() { String::new() } else { format!("[{section}]\n") };
-        let _ = write!(out, "\n# {about}\n{header}");
-        for option in OPTIONS.iter().filter(|option| option.section == *section) {
+    for section in SECTIONS {
+        out.push('\n');
+        for line in wrapped(section.about, 100) {
+            let _ = writeln!(out, "# {line}");
+        }
+        if !section.name.is_empty() {
+            // a table that may stand many times is not there by default
+            let _ = writeln!(out, "{}{}", if section.repeated { "#" } else { "" }, section.header());
+        }
+        for option in OPTIONS.iter().filter(|option| option.section == section.name) {
             out.push('\n');
             for line in wrapped(&format!("{} {} {}", option.summary, option.text, when(option)), 100) {
                 let _ = writeln!(out, "# {line}");
@@ -173,11 +184,15 @@ fn file_page() -> String {
          service manager makes credentials once, at the start: a renewed one is read at a restart. The unit shows the \
          service only what is below /etc and /usr; for a file elsewhere add BindReadOnlyPaths= to it with systemctl edit.",
     ));
-    for (section, about) in SECTIONS {
-        let title = if section.is_empty() { "TOP OF THE FILE".to_owned() } else { format!("SECTION [{section}]") };
+    for section in SECTIONS {
+        let title = if section.name.is_empty() {
+            "TOP OF THE FILE".to_owned()
+        } else {
+            format!("SECTION {}", section.header())
+        };
         let _ = writeln!(out, ".SH \"{}\"", title.to_uppercase().replace('-', "\\-"));
-        out.push_str(&roff(about));
-        for option in OPTIONS.iter().filter(|option| option.section == *section) {
+        out.push_str(&roff(section.about));
+        for option in OPTIONS.iter().filter(|option| option.section == section.name) {
             let _ = writeln!(out, ".TP\n.B {}", option.key.replace('-', "\\-"));
             out.push_str(&roff(option.summary));
             if !option.text.is_empty() {
@@ -196,7 +211,10 @@ fn file_page() -> String {
     out.push_str(
         ".SH EXAMPLES\nOther resolvers, one of them with a pinned key:\n.PP\n.nf\n[upstream]\n\
          servers = [\n  \"9.9.9.9#dns.quad9.net\",\n  \"[2620:fe::fe]#dns.quad9.net\",\n  { address = \"192.0.2.1:853\", \
-         name = \"dns.example\", pins = [\"base64...\"] },\n]\n.fi\n.SH SEE ALSO\n.BR dot\\-proxy (8)\n",
+         name = \"dns.example\", pins = [\"base64...\"] },\n]\n.fi\n.PP\n\
+         Names of a company's network from its own resolvers, over TLS, and those of its old site in plain DNS:\n.PP\n.nf\n\
+         [[route]]\ndomains = [\"corp.example\", \"10.in\\-addr.arpa\"]\nservers = [\"10.0.0.53#ns.corp.example\"]\n\n\
+         [[route]]\ndomains = [\"old.corp.example\"]\nservers = [\"plain:10.9.0.53\"]\n.fi\n.SH SEE ALSO\n.BR dot\\-proxy (8)\n",
     );
     folded(&out)
 }

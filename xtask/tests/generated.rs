@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use dot_proxy::config::file::{Overrides, parse};
-use dot_proxy::config::options::{OPTIONS, SECTIONS};
+use dot_proxy::config::options::{OPTIONS, Opt, SECTIONS};
 use xtask::documents;
 
 fn content(name: &str) -> String {
@@ -16,18 +16,45 @@ fn committed_files_are_up_to_date() {
     documents::check(&Path::new(env!("CARGO_MANIFEST_DIR")).join("..")).unwrap_or_else(|stale| panic!("{stale}"));
 }
 
-/// The lines that set an option, without their comment sign.
-fn settings_of(example: &str) -> Vec<&str> {
-    example.lines().filter_map(|line| line.strip_prefix('#')).filter(|line| !line.starts_with(' ')).collect()
+/// Where an option is set in the example: the index of its line, its section and its key.
+struct Setting<'a> {
+    line: usize,
+    section: &'a str,
+    key: &'a str,
+}
+
+/// The lines that set an option, and the lines that open a section, with their comment sign.
+fn settings_of(example: &str) -> (Vec<Setting<'_>>, Vec<Setting<'_>>) {
+    let (mut settings, mut headers, mut section) = (Vec::new(), Vec::new(), "");
+    for (line, text) in example.lines().enumerate() {
+        let bare = text.strip_prefix('#').unwrap_or(text);
+        if bare.starts_with('[') {
+            section = bare.trim_matches(['[', ']']);
+            headers.push(Setting { line, section, key: "" });
+        } else if let Some((key, _)) =
+            bare.split_once(" = ").filter(|_| text.starts_with('#') && !bare.starts_with(' '))
+        {
+            settings.push(Setting { line, section, key });
+        }
+    }
+    (settings, headers)
 }
 
 /// Keys that mean nothing alone: a certificate is of no use without its key.
-const TOGETHER: &[&str] = &["tls-certificate = ", "tls-key = "];
+const TOGETHER: &[(&str, &[&str])] = &[
+    ("listen", &["tls-certificate", "tls-key", "tls-client-ca"]),
+    ("upstream", &["client-certificate", "client-key"]),
+    ("route", &["client-certificate", "client-key"]),
+];
 
-/// Whether a key, uncommented, brings this other one with it.
-fn brings(setting: &str, other: &str) -> bool {
-    let needs_both = setting.starts_with("tls-client-ca = ") || TOGETHER.iter().any(|key| setting.starts_with(key));
-    setting == other || needs_both && TOGETHER.iter().any(|key| other.starts_with(key))
+/// Whether a key, uncommented, brings this other one of its section with it.
+fn brings(setting: &Setting<'_>, other: &Setting<'_>) -> bool {
+    let together = |(section, keys): &(&str, &[&str])| {
+        *section == setting.section && keys.contains(&setting.key) && keys.contains(&other.key)
+    };
+    // a route is nothing without its header, its domains and its servers
+    let completes = setting.section == "route" && ["", "domains", "servers"].contains(&other.key);
+    setting.section == other.section && (setting.key == other.key || completes || TOGETHER.iter().any(together))
 }
 
 #[test]
@@ -35,34 +62,38 @@ fn every_commented_key_loads_when_it_is_uncommented() {
     let example = content("dot-proxy.toml");
     let defaults = parse("example", &example, &Overrides::default()).unwrap();
     assert_eq!(defaults, parse("empty", "", &Overrides::default()).unwrap());
-    let settings = settings_of(&example);
-    assert_eq!(settings.len(), OPTIONS.len());
+    let (settings, headers) = settings_of(&example);
+    let found: Vec<String> = settings.iter().map(|one| format!("{}.{}", one.section, one.key)).collect();
+    let known: Vec<String> = OPTIONS.iter().map(|option| format!("{}.{}", option.section, option.key)).collect();
+    assert_eq!(found, known);
+    let uncommented = |chosen: &dyn Fn(&Setting<'_>) -> bool| {
+        let mut lines: Vec<&str> = example.lines().collect();
+        for one in settings.iter().chain(&headers).filter(|one| chosen(one)) {
+            lines[one.line] = lines[one.line].trim_start_matches('#');
+        }
+        parse("example", &lines.join("\n"), &Overrides::default()).unwrap_or_else(|error| panic!("{error}"))
+    };
     for setting in &settings {
-        let lines: Vec<&str> = example
-            .lines()
-            .map(|line| line.strip_prefix('#').filter(|other| brings(setting, other)).unwrap_or(line))
-            .collect();
-        let changed =
-            parse("example", &lines.join("\n"), &Overrides::default()).unwrap_or_else(|error| panic!("{error}"));
-        let has_default = OPTIONS
-            .iter()
-            .any(|option| !option.default.is_empty() && setting.starts_with(&format!("{} =", option.key)));
-        assert!(!has_default || changed == defaults, "{setting}");
+        let changed = uncommented(&|other| brings(setting, other));
+        let is_it = |option: &&&Opt| option.section == setting.section && option.key == setting.key;
+        let is_default = OPTIONS.iter().find(is_it).is_some_and(|option| !option.default.is_empty());
+        if setting.section == "route" {
+            assert_eq!(changed.routes.len(), 1, "{}", setting.key);
+        } else {
+            assert!(!is_default || changed == defaults, "{}", setting.key);
+        }
     }
-    let all: Vec<&str> = example
-        .lines()
-        .map(|line| line.strip_prefix('#').filter(|setting| !setting.starts_with(' ')).unwrap_or(line))
-        .collect();
-    parse("example", &all.join("\n"), &Overrides::default()).unwrap();
+    assert_eq!(uncommented(&|_| true).routes.len(), 1);
 }
 
 #[test]
 fn a_key_that_is_none_is_refused_in_every_section_of_the_example() {
-    for (section, _) in SECTIONS.iter().filter(|(section, _)| !section.is_empty()) {
-        let header = format!("[{section}]\n");
-        let planted = content("dot-proxy.toml").replace(&header, &format!("{header}planted = 1\n"));
+    for section in SECTIONS.iter().filter(|section| !section.name.is_empty()) {
+        let (line, header) = (format!("{}\n", section.header()), section.header());
+        let commented = if section.repeated { format!("#{line}") } else { line };
+        let planted = content("dot-proxy.toml").replace(&commented, &format!("{header}\nplanted = 1\n"));
         let problem = parse("example", &planted, &Overrides::default()).unwrap_err().to_string();
-        assert!(problem.contains(&format!("{section}.planted: no such option")), "{problem}");
+        assert!(problem.contains(&format!("{}.planted: no such option", section.name)), "{problem}");
     }
 }
 
