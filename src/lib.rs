@@ -57,6 +57,7 @@ pub mod dns {
     pub mod privacy;
     pub mod refusal;
     pub mod special;
+    pub mod suffix;
     pub mod transfer;
 }
 

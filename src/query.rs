@@ -25,6 +25,7 @@ use crate::dns::message::{CLASS_IN, HEADER, Message, Signature, is_response, opc
 use crate::dns::name::Printable;
 use crate::dns::privacy::Family;
 use crate::dns::special::{self, Zone};
+use crate::dns::suffix::Suffixes;
 use crate::dns::transfer::{Progress, Transfer};
 use crate::metrics::Counters;
 use crate::upstream::group::Group;
@@ -111,10 +112,30 @@ impl Drop for Active {
 #[derive(Debug)]
 pub struct Gone;
 
+/// Who is asked.
+pub struct Groups {
+    /// All servers, each once. The groups have their connections from here, so that a server of two groups has one.
+    pub all: Group,
+    /// The servers of all queries that no route takes.
+    pub upstream: Rc<Group>,
+    /// The servers of each domain that has a route.
+    pub routes: Suffixes<Rc<Group>>,
+}
+
+impl Groups {
+    /// The group for a query, with the domain of the route that leads there, in wire form, if one does.
+    fn group_for(&self, query: &Message<'_>) -> (&Rc<Group>, Option<&[u8]>) {
+        match query.question().and_then(|question| self.routes.longest(question.name())) {
+            Some((domain, group)) => (group, Some(domain)),
+            None => (&self.upstream, None),
+        }
+    }
+}
+
 /// What a configuration says of the path, and a reload changes.
 pub struct Rules {
     /// Who is asked.
-    pub group: Rc<Group>,
+    pub groups: Groups,
     /// Networks whose clients are served.
     pub allow: Vec<IpNet>,
     /// What is changed on the way to the resolver.
@@ -135,8 +156,9 @@ impl Rules {
         self.allow.iter().any(|network| network.contains(&client))
     }
 
-    /// Queries that are answered here: operations that cannot be relayed, and names that must not leave.
-    fn own_answer(&self, query: &Message<'_>, link: Link) -> Option<Vec<u8>> {
+    /// Queries that are answered here: operations that cannot be relayed, and names that must not leave, unless the
+    /// domain of a `route` says where within their zone they belong.
+    fn own_answer(&self, query: &Message<'_>, link: Link, route: Option<&[u8]>) -> Option<Vec<u8>> {
         if query.opcode() == opcode::DSO {
             // on a shared connection the resolver would enter a stateful session for everybody (RFC 8490 §5.1)
             let bare = [&query.bytes()[..4], &[0; 8]].concat();
@@ -148,6 +170,9 @@ impl Rules {
             return Some(reply(query, rcode::REFUSED, None, Some(&error)));
         }
         let zone = special::zone_of(question.name()).filter(|_| question.qclass() == CLASS_IN)?;
+        if route.is_some_and(|domain| zone.holds(domain)) {
+            return None;
+        }
         let (forward, dnssec_ok) = match zone {
             Zone::HomeArpa => (self.special_names.home_arpa, query.opt().is_some_and(|opt| opt.flags() & 0x8000 != 0)),
             Zone::ResolverArpa => (self.special_names.resolver_arpa, false),
@@ -160,8 +185,8 @@ impl Rules {
 
     /// As many queries at a time as the connections and their queues take.
     fn most_active(&self) -> usize {
-        let limits = self.group.limits();
-        self.group.servers().len() * (limits.in_flight + limits.queue)
+        let limits = self.groups.all.limits();
+        self.groups.all.servers().len() * (limits.in_flight + limits.queue)
     }
 }
 
@@ -225,7 +250,8 @@ impl Path {
         if query.opcode() == opcode::QUERY && query.question_count() > 1 || query.opt_count() > 1 {
             return self.malformed(bytes);
         }
-        if let Some(bytes) = rules.own_answer(&query, link) {
+        let (group, route) = rules.groups.group_for(&query);
+        if let Some(bytes) = rules.own_answer(&query, link, route) {
             self.counters.local_replies.add(1);
             return Verdict::Reply(padded(bytes, &query, link));
         }
@@ -246,7 +272,7 @@ impl Path {
             None => (bytes.into(), None),
         };
         let is_transfer = matches!(way, Way::Transfer(_)) && matches!(link, Link::Stream { .. });
-        let pending = self.pending(&rules, Asked::new(&query, sent), original, passage, way);
+        let pending = self.pending(&rules, group, Asked::new(&query, sent), original, passage, way);
         if is_transfer { Verdict::Transfer(pending) } else { Verdict::Relay(pending) }
     }
 
@@ -275,12 +301,21 @@ impl Path {
         let Ok((_, passage)) = to_resolver(&header, Switches::default(), link, Family::V4) else {
             return self.malformed(bytes);
         };
-        Verdict::Relay(self.pending(&rules, Asked::opaque(bytes.into()), None, passage, Way::Shared))
+        let asked = Asked::opaque(bytes.into());
+        Verdict::Relay(self.pending(&rules, &rules.groups.upstream, asked, None, passage, Way::Shared))
     }
 
     /// A query that sets out now: from here on it counts, and its time runs.
-    fn pending(&self, rules: &Rules, asked: Asked, original: Option<Box<[u8]>>, passage: Passage, way: Way) -> Pending {
-        let (deadline, group) = (Instant::now() + rules.deadline, rules.group.clone());
+    fn pending(
+        &self,
+        rules: &Rules,
+        group: &Rc<Group>,
+        asked: Asked,
+        original: Option<Box<[u8]>>,
+        passage: Passage,
+        way: Way,
+    ) -> Pending {
+        let (deadline, group) = (Instant::now() + rules.deadline, group.clone());
         Pending { asked: Rc::new(asked), original, passage, deadline, way, group, _active: Active::new(&self.active) }
     }
 

@@ -89,6 +89,8 @@ impl fmt::Display for ServerState {
 /// A resolver.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Server {
+    /// Whose queries it gets: "upstream", or the domains of its route, with a space between them.
+    pub group: String,
     /// As the configuration writes it.
     pub server: String,
     /// What is verified.
@@ -140,7 +142,7 @@ pub struct Report {
     pub process: Process,
     /// Threads.
     pub workers: Vec<Worker>,
-    /// Resolvers, in the order of the configuration.
+    /// Resolvers, group by group in the order of the configuration.
     pub upstream: Vec<Server>,
     /// Configuration.
     pub configuration: Configuration,
@@ -148,13 +150,22 @@ pub struct Report {
     pub counters: BTreeMap<String, u64>,
 }
 
-/// Why the service is degraded (pure): a worker that takes no turns, or no resolver that has not failed.
+/// What the group is called whose servers get all queries that no route takes.
+pub const UPSTREAM: &str = "upstream";
+
+/// Why the service is degraded (pure): a worker that takes no turns, or a group without a resolver that has not failed.
 pub fn reasons(workers: &[Worker], upstream: &[Server]) -> Vec<String> {
     let stuck = workers.iter().filter(|worker| worker.heartbeat_us.is_none());
     let mut reasons: Vec<String> =
         stuck.map(|worker| format!("worker {} gives no sign of life", worker.number)).collect();
-    if upstream.iter().all(|server| server.state != ServerState::Usable) {
-        reasons.push("no resolver is usable".to_owned());
+    for group in upstream.chunk_by(|one, next| one.group == next.group) {
+        match group.first() {
+            Some(Server { group: name, .. }) if group.iter().all(|server| server.state != ServerState::Usable) => {
+                let whose = if name == UPSTREAM { String::new() } else { format!(" for {name}") };
+                reasons.push(format!("no resolver{whose} is usable"));
+            }
+            _ => {}
+        }
     }
     reasons
 }
@@ -193,8 +204,12 @@ impl fmt::Display for Report {
                 None => writeln!(out, "  {number}: no sign of life")?,
             }
         }
-        writeln!(out, "resolvers")?;
-        for Server { server, verified, state, connections, last_failure } in &self.upstream {
+        let mut last = None;
+        for Server { group, server, verified, state, connections, last_failure } in &self.upstream {
+            if last.replace(group) != Some(group) {
+                let whose = if group == UPSTREAM { String::new() } else { format!(" for {group}") };
+                writeln!(out, "resolvers{whose}")?;
+            }
             writeln!(out, "  {server}: {state}, {connections} connections; verified: {verified}")?;
             if let Some(Failure { seconds_ago, why }) = last_failure {
                 let ago = humantime::format_duration(Duration::from_secs(*seconds_ago));
@@ -226,7 +241,8 @@ mod tests {
     use std::slice::from_ref;
 
     fn server(state: ServerState) -> Server {
-        Server { server: "a".to_owned(), verified: String::new(), state, connections: 0, last_failure: None }
+        let (group, server) = ("upstream".to_owned(), "a".to_owned());
+        Server { group, server, verified: String::new(), state, connections: 0, last_failure: None }
     }
 
     #[test]
@@ -234,6 +250,12 @@ mod tests {
         let (alive, stuck) = (Worker { number: 0, heartbeat_us: Some(9) }, Worker { number: 1, heartbeat_us: None });
         assert!(reasons(from_ref(&alive), &[server(Resting), server(Usable)]).is_empty());
         assert_eq!(reasons(from_ref(&alive), &[server(Resting), server(Failing)]), ["no resolver is usable"]);
+        let route = |state| Server { group: "corp.test lan.test".to_owned(), ..server(state) };
+        assert_eq!(
+            reasons(from_ref(&alive), &[server(Usable), route(Failing), route(Resting)]),
+            ["no resolver for corp.test lan.test is usable"]
+        );
+        assert_eq!(reasons(from_ref(&alive), &[server(Failing), route(Usable)]), ["no resolver is usable"]);
         assert_eq!(reasons(&[alive, stuck], &[server(Usable)]), ["worker 1 gives no sign of life"]);
     }
 }

@@ -305,12 +305,19 @@ impl Service {
         took
     }
 
+    /// All servers, each with the name of its group.
+    fn named_servers(&self) -> impl Iterator<Item = (String, &UpstreamServer)> {
+        let routes = self.running.settings.routes.iter().map(ToString::to_string);
+        let names = std::iter::once(report::UPSTREAM.to_owned()).chain(routes);
+        names.zip(&self.servers).flat_map(|(name, servers)| servers.iter().map(move |server| (name.clone(), &**server)))
+    }
+
     async fn report(&self) -> Report {
         let beats = self.order(Order::Beat).await.into_iter().enumerate();
         let micros = |beat: Duration| u64::try_from(beat.as_micros()).unwrap_or(u64::MAX);
         let workers: Vec<report::Worker> =
             beats.map(|(number, beat)| report::Worker { number, heartbeat_us: beat.map(micros) }).collect();
-        let upstream: Vec<Server> = self.servers.iter().flatten().map(|server| facts(server)).collect();
+        let upstream: Vec<Server> = self.named_servers().map(|(group, server)| facts(group, server)).collect();
         let reasons = report::reasons(&workers, &upstream);
         let Premises { source, privileges, confined, system_calls, .. } = &self.premises;
         Report {
@@ -358,7 +365,7 @@ async fn attend(control: Option<&ControlSocket>, asking: mpsc::Sender<Request>) 
 }
 
 /// What there is to say of a server.
-fn facts(server: &UpstreamServer) -> Server {
+fn facts(group: String, server: &UpstreamServer) -> Server {
     let state = match (server.rest(Instant::now()), server.is_doubtful()) {
         (Some(_), _) => ServerState::Resting,
         (None, true) => ServerState::Failing,
@@ -369,6 +376,7 @@ fn facts(server: &UpstreamServer) -> Server {
         .map(|failure| Failure { seconds_ago: failure.at.elapsed().unwrap_or_default().as_secs(), why: failure.why });
     let settings = server.settings();
     Server {
+        group,
         server: server.label().to_owned(),
         verified: settings.transport.to_string(),
         state,

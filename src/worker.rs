@@ -14,15 +14,16 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
-use crate::config::settings::Settings;
+use crate::config::settings::{Policy, Settings};
 use crate::dns::crossing::Switches;
+use crate::dns::suffix::Suffixes;
 use crate::listen::limits::Places;
 use crate::listen::stream::Transport;
 use crate::listen::{stream, udp};
 use crate::metrics::Counters;
-use crate::query::{Path, Rules};
+use crate::query::{Groups, Path, Rules};
 use crate::sockets::{Share, UdpListener};
-use crate::upstream::group::{Conduct, Group, Policy};
+use crate::upstream::group::{Conduct, Group};
 use crate::upstream::outcome;
 use crate::upstream::server::UpstreamServer;
 
@@ -81,7 +82,7 @@ pub fn start(number: usize, work: Work) -> io::Result<JoinHandle<io::Result<()>>
 }
 
 /// How resolvers are asked.
-fn conduct(settings: &Settings) -> Conduct {
+fn conduct(settings: &Settings, policy: Policy) -> Conduct {
     let upstream = &settings.upstream;
     let limits = outcome::Limits {
         connect: upstream.connect_timeout,
@@ -89,9 +90,9 @@ fn conduct(settings: &Settings) -> Conduct {
         deadline: upstream.deadline,
         in_flight: upstream.in_flight,
         queue: upstream.queue,
-        connections: 32,
+        connections: upstream.connections,
     };
-    Conduct { policy: Policy::InOrder, second_try_after: upstream.second_try_after, hedge_percent: 5, limits }
+    Conduct { policy, second_try_after: upstream.second_try_after, hedge_percent: upstream.hedge_share, limits }
 }
 
 /// The limits of connections of clients: those of each, and how many in all and for each client.
@@ -106,11 +107,33 @@ fn stream_limits(settings: &Settings) -> (stream::Limits, usize, usize) {
     (limits, listen.tcp_connections.div_ceil(settings.workers), listen.tcp_connections_per_client)
 }
 
-/// The rules of the path that leads to `group`.
-fn rules(settings: &Settings, group: Group) -> Rules {
+/// The groups of these terms, with the connections that there were `before` to servers that stay.
+fn groups(terms: &Terms, before: &Group) -> Groups {
+    let settings = &terms.settings;
+    let mut each_once: Vec<Arc<UpstreamServer>> = Vec::new();
+    for server in terms.servers.iter().flatten() {
+        if !each_once.iter().any(|known| Arc::ptr_eq(known, server)) {
+            each_once.push(server.clone());
+        }
+    }
+    let all = before.renewed(each_once, conduct(settings, Policy::InOrder));
+    let group = |index: usize, policy: Policy| {
+        let servers = terms.servers.get(index).cloned().unwrap_or_default();
+        Rc::new(all.renewed(servers, conduct(settings, policy)))
+    };
+    let (upstream, mut routes) = (group(0, settings.upstream.group.policy), Suffixes::default());
+    for (index, route) in settings.routes.iter().enumerate() {
+        let group = group(index + 1, route.group.policy);
+        route.domains.iter().for_each(|domain| routes.insert(domain, group.clone()));
+    }
+    Groups { all, upstream, routes }
+}
+
+/// The rules of the path that leads to these groups.
+fn rules(settings: &Settings, groups: Groups) -> Rules {
     let (listen, privacy) = (&settings.listen, settings.privacy);
     Rules {
-        group: Rc::new(group),
+        groups,
         allow: listen.allow.clone(),
         switches: Switches { padding: privacy.padding, remove_client_subnet: privacy.remove_client_subnet },
         special_names: settings.special_names,
@@ -128,8 +151,8 @@ struct Workplace {
 impl Workplace {
     fn new(terms: &Terms, counters: Arc<Counters>) -> Workplace {
         let settings = &terms.settings;
-        let group = Group::new(terms.servers.first().cloned().unwrap_or_default(), conduct(settings), counters.clone());
-        let path = Rc::new(Path::new(rules(settings, group), counters));
+        let nobody = Group::new(Vec::new(), conduct(settings, Policy::InOrder), counters.clone());
+        let path = Rc::new(Path::new(rules(settings, groups(terms, &nobody)), counters));
         let (limits, total, per_client) = stream_limits(settings);
         let hall = Rc::new(stream::Hall::new(path.clone(), limits, Places::new(total, per_client)));
         hall.meet_with(terms.tls.clone());
@@ -138,8 +161,8 @@ impl Workplace {
 
     fn renew(&self, terms: &Terms) {
         let settings = &terms.settings;
-        let group = self.path.rules().group.renewed(terms.servers.first().cloned().unwrap_or_default(), conduct(settings));
-        self.path.renew(rules(settings, group));
+        let groups = groups(terms, &self.path.rules().groups.all);
+        self.path.renew(rules(settings, groups));
         let (limits, total, per_client) = stream_limits(settings);
         self.hall.renew(limits, total, per_client);
         self.hall.meet_with(terms.tls.clone());
@@ -207,7 +230,7 @@ async fn run(work: Work) -> io::Result<()> {
             .await,
     );
     clerk.abort();
-    path.rules().group.close();
+    path.rules().groups.all.close();
     tokio::time::sleep(GOODBYE).await;
     Ok(())
 }

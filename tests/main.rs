@@ -54,6 +54,8 @@ mod conformance {
     pub(crate) mod o_tls;
     /// A network of one's own, and a capture of it.
     mod own_network;
+    /// P. Routes.
+    mod p_routes;
     /// Proxies with other settings for their resolvers.
     mod resolvers;
     /// A bench with another configuration.
@@ -76,7 +78,7 @@ mod hostile {
 /// Start and stop of the process.
 mod life {
     mod certificates;
-    mod control;
+    pub(crate) mod control;
     pub(crate) mod inherited;
     mod privileges;
     mod reload;

@@ -27,11 +27,16 @@ impl Zone {
             Zone::ResolverArpa => RESOLVER_ARPA,
         }
     }
+
+    /// Whether the zone, or a name below it, is this one.
+    pub fn holds(self, name: &[u8]) -> bool {
+        name::is_within(name, self.name())
+    }
 }
 
 /// The zone that a name lies in, if it is one of ours.
 pub fn zone_of(qname: &[u8]) -> Option<Zone> {
-    [Zone::HomeArpa, Zone::ResolverArpa].into_iter().find(|zone| name::is_within(qname, zone.name()))
+    [Zone::HomeArpa, Zone::ResolverArpa].into_iter().find(|zone| zone.holds(qname))
 }
 
 /// Whether a validator asks for the proof that `home.arpa` is not signed, which only the real zone above it has

@@ -12,12 +12,13 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{Hall, Limits, converse};
-use crate::config::settings::{LocalOrForward, SpecialNames};
+use crate::config::settings::{LocalOrForward, Policy, SpecialNames};
 use crate::dns::crossing::Switches;
 use crate::dns::framing::put;
+use crate::dns::suffix::Suffixes;
 use crate::listen::limits::Places;
-use crate::query::{Path, Rules};
-use crate::upstream::group::{Conduct, Group, Policy};
+use crate::query::{Groups, Path, Rules};
+use crate::upstream::group::{Conduct, Group};
 use crate::upstream::outcome;
 
 const WRITE: Duration = Duration::from_millis(200);
@@ -67,8 +68,9 @@ fn hall(idle: Duration) -> Rc<Hall> {
     let limits =
         outcome::Limits { connect: second, idle: second, deadline: second, in_flight: 1, queue: 1, connections: 1 };
     let conduct = Conduct { policy: Policy::InOrder, second_try_after: second, hedge_percent: 0, limits };
+    let none = || Group::new(Vec::new(), conduct, Arc::default());
     let rules = Rules {
-        group: Rc::new(Group::new(Vec::new(), conduct, Arc::default())),
+        groups: Groups { all: none(), upstream: Rc::new(none()), routes: Suffixes::default() },
         allow: vec![IpAddr::from([127, 0, 0, 1]).into()],
         switches: Switches::default(),
         special_names: SpecialNames { home_arpa: LocalOrForward::Local, resolver_arpa: LocalOrForward::Local },

@@ -14,22 +14,11 @@ use super::outage::Outage;
 use super::outcome::Limits;
 use super::place::Place;
 use super::server::UpstreamServer;
+use crate::config::settings::Policy;
 use crate::metrics::Counters;
 
 /// How long a question waits that no server would answer of late.
 const REPEAT: Duration = Duration::from_millis(40);
-
-/// Which server of a group gets a query, as long as all are well.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum Policy {
-    /// The first of the configuration.
-    #[default]
-    InOrder,
-    /// The one that answers fastest.
-    Fastest,
-    /// Each in its turn.
-    Spread,
-}
 
 /// How a group asks.
 #[derive(Clone, Copy, Debug)]

@@ -58,6 +58,7 @@ const LAYERS: &[(u8, &[&str])] = &[
         &[
             "config/settings",
             "dns/message",
+            "dns/suffix",
             "listen/handshake",
             "log_lines",
             "log_sinks",

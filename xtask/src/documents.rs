@@ -270,7 +270,8 @@ fn program_page() -> String {
         (
             "DETAILS",
             "Clients speak plain DNS over UDP and TCP, or DNS over TLS where a certificate is configured. Every query is relayed inside TLS to a resolver whose certificate or \
-             key has been verified; nothing is ever sent in clear or to a resolver that is not authenticated. If no \
+             key has been verified; nothing is sent in clear or to a resolver that is not authenticated, unless the \
+             configuration asks for it by name for a group of resolvers (profile, and plain DNS in a route). If no \
              resolver answers within the deadline, the client gets SERVFAIL with an extended error that says why.",
         ),
         ("SYSTEM DNS", SYSTEM_DNS),
