@@ -88,6 +88,7 @@ pub mod bell;
 pub mod cli;
 pub mod control;
 pub mod inherited;
+pub mod pem_pair;
 pub mod port_holder;
 pub mod privileges;
 pub mod report;

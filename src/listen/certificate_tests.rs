@@ -35,7 +35,7 @@ fn a_good_pair_is_taken_without_a_word() {
     let identity = pki.issue(&Wanted::for_names(&["proxy.test"]).via_intermediate(true));
     let settings = written(&pki, &identity, "good");
     let (certificate, notes) = read(&settings);
-    assert_eq!((certificate.chain(), notes), (identity.chain.as_slice(), Vec::new()));
+    assert_eq!((certificate.pair.chain(), notes), (identity.chain.as_slice(), Vec::new()));
     let with_ca = ClientTls { client_ca: Some(pki.ca_file().to_owned()), ..settings };
     assert!(read(&with_ca).1.is_empty());
 }

@@ -76,6 +76,7 @@ const LAYERS: &[(u8, &[&str])] = &[
             "dns/name",
             "inherited",
             "metrics",
+            "pem_pair",
             "port_holder",
             "privileges",
             "sandbox",
