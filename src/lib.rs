@@ -36,6 +36,7 @@ pub mod upstream {
     pub mod outage;
     pub mod outcome;
     pub mod place;
+    pub mod plain;
     pub mod plan;
     pub mod server;
     pub mod session;

@@ -13,12 +13,16 @@ use tokio::sync::oneshot;
 use super::establish::establish;
 use super::inflight::{Asked, Ids};
 use super::outcome::{Limits, Outcome, Trouble};
+use super::plain::exchange;
 use super::server::UpstreamServer;
 use super::session::Session;
 use super::shared::{Job, Phase, Shared, end_queue};
 use super::tally::End;
 use super::tempo::Tempo;
 use crate::metrics::Counters;
+
+/// Exchanges in plain DNS with one server at a time: each has a socket.
+const EXCHANGES: usize = 1000;
 
 /// What a connection is made with.
 pub struct Order {
@@ -47,6 +51,7 @@ pub struct Connection {
     id: u64,
     limits: Rc<Cell<Limits>>,
     shared: Rc<Shared>,
+    single: bool,
 }
 
 impl Connection {
@@ -60,7 +65,27 @@ impl Connection {
                 on_end(farewell);
             }
         });
-        Connection { id, limits, shared }
+        Connection { id, limits, shared, single: false }
+    }
+
+    /// Starts one exchange in plain DNS: it takes one query, at once, and is over with it.
+    pub fn single(id: u64, order: Order) -> Connection {
+        let shared: Rc<Shared> = Rc::default();
+        shared.phase.set(Phase::Open);
+        let (limits, task) = (order.limits.clone(), shared.clone());
+        tokio::task::spawn_local(async move {
+            task.phase.set(Phase::Closing);
+            let job = task.queue.borrow_mut().pop_front();
+            if let Some(job) = job {
+                run_single(order, job).await;
+            }
+        });
+        Connection { id, limits, shared, single: true }
+    }
+
+    /// Whether it is one exchange in plain DNS.
+    pub fn is_single(&self) -> bool {
+        self.single
     }
 
     /// Tells connections of one worker apart.
@@ -135,6 +160,30 @@ impl Connection {
         self.shared.phase.set(Phase::Closing);
         self.shared.bell.ring();
     }
+}
+
+async fn run_single(order: Order, mut job: Job) {
+    let Order { server, limits, counters, tempo, .. } = order;
+    let Some(_open) = server.admit(EXCHANGES) else {
+        let trouble = Trouble::QueueFull;
+        // a waiter that is gone needs no telling
+        drop(job.waiter.send(Outcome::Lost { sent: false, blameless: false, trouble }));
+        return;
+    };
+    counters.upstream_queries.add(1);
+    let (limits, began) = (limits.get(), Instant::now());
+    let outcome = tokio::select! {
+        outcome = exchange(&server, job.asked.clone(), limits.connect, began + limits.deadline) => outcome,
+        // a server that failed is waited for although nobody else waits: its answer is news
+        () = job.waiter.closed(), if !server.is_doubtful() => return,
+    };
+    if matches!(outcome, Outcome::Answer(_)) {
+        counters.upstream_answers.add(1);
+        let mut measured = tempo.get();
+        measured.observe(began.elapsed(), Instant::now());
+        tempo.set(measured);
+    }
+    counters.unsent_answers.add(u64::from(job.waiter.send(outcome).is_err()));
 }
 
 async fn run(order: Order, shared: Rc<Shared>) -> Option<Farewell> {

@@ -25,6 +25,9 @@ const SHORTEST_SILENCE: Duration = Duration::from_millis(200);
 /// Queries that must have gone out since octets last came before silence shorter than the second try means anything.
 const UNHEARD: u32 = 8;
 
+/// When a datagram in plain DNS is sent again to a server that is not known yet.
+const RETRANSMISSION: Duration = Duration::from_millis(400);
+
 /// What an inquiry has of its group.
 pub struct Means<'a> {
     /// The servers, those first that are preferred for this query.
@@ -136,7 +139,12 @@ impl Inquiry<'_> {
         if connection.is_given_up() {
             return Duration::ZERO;
         }
-        let Some(tail) = self.means.places[server].tempo().tail() else { return second_try };
+        let tail = self.means.places[server].tempo().tail();
+        if connection.is_single() {
+            // datagrams get lost
+            return tail.map_or(RETRANSMISSION, |tail| tail * 2).min(second_try);
+        }
+        let Some(tail) = tail else { return second_try };
         if self.means.allowance.get().suffices() && self.has_other(server, now) {
             return tail.min(second_try);
         }

@@ -101,8 +101,13 @@ impl Place {
     }
 
     /// The connection for a query that is asked now: the present one, or a new one. At most one is being made at any time.
+    /// In plain DNS each query has one of its own.
     pub fn connection(&self, now: Instant) -> Rc<Connection> {
         self.last_query.set(Some(now));
+        if self.server.is_plain() {
+            let (id, order) = self.order(false);
+            return Rc::new(Connection::single(id, order));
+        }
         if let Some(connection) = self.present() {
             return connection;
         }
@@ -113,7 +118,8 @@ impl Place {
         self.connection.borrow().as_ref().filter(|connection| connection.phase() != Phase::Closing).cloned()
     }
 
-    fn open(&self, ahead: bool) -> Rc<Connection> {
+    /// What the next connection is made with.
+    fn order(&self, ahead: bool) -> (u64, Order) {
         let id = self.next_id.get();
         self.next_id.set(id + 1);
         let order = Order {
@@ -123,6 +129,11 @@ impl Place {
             tempo: self.tempo.clone(),
             ahead,
         };
+        (id, order)
+    }
+
+    fn open(&self, ahead: bool) -> Rc<Connection> {
+        let (id, order) = self.order(ahead);
         let this = self.this.clone();
         let on_end = move |farewell| {
             if let Some(place) = this.upgrade() {

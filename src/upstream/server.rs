@@ -185,6 +185,11 @@ impl UpstreamServer {
         self.tls.as_ref().map(|tls| (tls.config.clone(), tls.name.clone()))
     }
 
+    /// Whether it is asked in plain DNS, as only a route can say.
+    pub fn is_plain(&self) -> bool {
+        self.tls.is_none()
+    }
+
     /// Whether it rests after failures.
     pub fn rest(&self, now: Instant) -> Option<Rest> {
         if self.is_doubtful() { self.with_health(|health| health.rest(now)) } else { None }

@@ -4,14 +4,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::establish::{UpstreamStream, establish};
+use super::establish::establish;
 use super::group::Group;
 use super::inflight::{Asked, Ids, InFlight, Match};
 use super::inquiry::Failure;
 use super::outcome::Trouble;
-use super::server::OpenConnection;
+use super::server::{OpenConnection, Turn, UpstreamServer};
 use crate::dns::framing::{Inflow, put};
 use crate::dns::message::{HEADER, id, is_response, set_id};
 use crate::metrics::Counters;
@@ -19,9 +19,31 @@ use crate::metrics::Counters;
 /// Octets of plaintext read at once.
 const READ_BUFFER: usize = 32 * 1024;
 
+/// A stream of either kind.
+trait Stream: AsyncRead + AsyncWrite + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Stream for S {}
+
+/// A stream to the server: authenticated TLS, or plain TCP where a route names the server so.
+async fn reach(server: &UpstreamServer, turn: Turn<'_>, limit: Duration) -> Result<Box<dyn Stream>, String> {
+    if server.is_plain() {
+        let connecting = tokio::net::TcpStream::connect(server.settings().address);
+        return match tokio::time::timeout(limit, connecting).await {
+            Ok(Ok(stream)) => Ok(Box::new(stream)),
+            Ok(Err(error)) => Err(format!("tcp connect: {error}")),
+            Err(_) => Err(format!("tcp connect: no reply within {} ms", limit.as_millis())),
+        };
+    }
+    let stream = establish(server, turn, limit).await?;
+    let is_resumed = stream.get_ref().1.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
+    let tally = server.tally();
+    if is_resumed { &tally.handshakes_resumed } else { &tally.handshakes_full }.add(1);
+    Ok(Box::new(stream))
+}
+
 /// A connection over which one query was sent.
 pub struct Solo {
-    stream: UpstreamStream,
+    stream: Box<dyn Stream>,
     inflow: Inflow,
     id: u16,
     /// Holds the query until its first answer, with which it is compared.
@@ -56,16 +78,13 @@ impl Solo {
                 continue;
             };
             let Ok(turn) = tokio::time::timeout(left, server.turn()).await else { continue };
-            let mut stream = match establish(server, turn, left).await {
+            let mut stream = match reach(server, turn, left).await {
                 Ok(stream) => stream,
                 Err(why) => {
                     failure.note(server.label(), false, Trouble::Connect(why));
                     continue;
                 }
             };
-            let is_resumed = stream.get_ref().1.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
-            let tally = server.tally();
-            if is_resumed { &tally.handshakes_resumed } else { &tally.handshakes_full }.add(1);
             let draw = if keep_id { id(asked.bytes()) } else { Ids::default().draw() };
             let mut framed = Vec::with_capacity(2 + asked.bytes().len());
             put(&mut framed, asked.bytes());

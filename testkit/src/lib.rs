@@ -3,6 +3,7 @@
 //! - [`pki`]: certificates made at run time, good ones and bad ones;
 //! - [`message`], [`record`] and [`inspect`]: DNS messages built and read octet by octet, also the wrong ones;
 //! - [`dot_server`]: a DNS-over-TLS server that does what its [`script`] says and writes down what it saw in its [`journal`];
+//! - [`plain_server`]: a server of plain DNS;
 //! - [`dns_client`] and [`tls_client`]: clients that tell a timeout from a FIN from a reset;
 //! - [`proxy_process`]: a starter for the real binary.
 //!
@@ -28,6 +29,7 @@ pub mod journal;
 mod listening;
 pub mod message;
 pub mod pki;
+pub mod plain_server;
 pub mod proxy_process;
 pub mod record;
 pub mod script;

@@ -19,7 +19,17 @@ const LAYERS: &[(u8, &[&str])] = &[
     (7, &["upstream/inquiry"]),
     (6, &["cli", "upstream/place"]),
     (5, &["config/file", "upstream/connection"]),
-    (4, &["config/relations", "dns/crossing", "system_dns/switch", "upstream/establish", "upstream/session"]),
+    (
+        4,
+        &[
+            "config/relations",
+            "dns/crossing",
+            "system_dns/switch",
+            "upstream/establish",
+            "upstream/plain",
+            "upstream/session",
+        ],
+    ),
     (
         3,
         &[
