@@ -99,8 +99,14 @@ pub struct Server {
     pub state: ServerState,
     /// Connections that are open.
     pub connections: usize,
+    /// How long answers take, smoothed, in microseconds, as the worker saw it that reported last.
+    pub smoothed_us: Option<u64>,
+    /// How long an idle connection is kept because its own closes have taught so, in milliseconds.
+    pub idle_limit_ms: Option<u64>,
     /// The last failure.
     pub last_failure: Option<Failure>,
+    /// What is counted for it, by all workers together.
+    pub counters: BTreeMap<String, u64>,
 }
 
 /// A reload.
@@ -205,7 +211,8 @@ impl fmt::Display for Report {
             }
         }
         let mut last = None;
-        for Server { group, server, verified, state, connections, last_failure } in &self.upstream {
+        for one in &self.upstream {
+            let Server { group, server, verified, state, connections, last_failure, .. } = one;
             if last.replace(group) != Some(group) {
                 let whose = if group == UPSTREAM { String::new() } else { format!(" for {group}") };
                 writeln!(out, "resolvers{whose}")?;
@@ -214,6 +221,21 @@ impl fmt::Display for Report {
             if let Some(Failure { seconds_ago, why }) = last_failure {
                 let ago = humantime::format_duration(Duration::from_secs(*seconds_ago));
                 writeln!(out, "    last failure {ago} ago: {why}")?;
+            }
+            if let Some(us) = one.smoothed_us {
+                writeln!(out, "    answers in {} ms", us.div_ceil(1000))?;
+            }
+            if let Some(ms) = one.idle_limit_ms {
+                writeln!(out, "    closes what is idle, so idle connections are closed after {ms} ms")?;
+            }
+            let counted: Vec<String> = one
+                .counters
+                .iter()
+                .filter(|(_, value)| **value > 0)
+                .map(|(name, value)| format!("{name} {value}"))
+                .collect();
+            if !counted.is_empty() {
+                writeln!(out, "    {}", counted.join(", "))?;
             }
         }
         writeln!(out, "configuration\n  {}", self.configuration.file)?;
@@ -238,11 +260,21 @@ impl fmt::Display for Report {
 mod tests {
     use super::ServerState::{Failing, Resting, Usable};
     use super::{Server, ServerState, Worker, reasons};
+    use std::collections::BTreeMap;
     use std::slice::from_ref;
 
     fn server(state: ServerState) -> Server {
-        let (group, server) = ("upstream".to_owned(), "a".to_owned());
-        Server { group, server, verified: String::new(), state, connections: 0, last_failure: None }
+        Server {
+            group: "upstream".to_owned(),
+            server: "a".to_owned(),
+            verified: String::new(),
+            state,
+            connections: 0,
+            smoothed_us: None,
+            idle_limit_ms: None,
+            last_failure: None,
+            counters: BTreeMap::new(),
+        }
     }
 
     #[test]

@@ -314,7 +314,6 @@ impl Service {
 
     async fn report(&self) -> Report {
         let beats = self.order(Order::Beat).await.into_iter().enumerate();
-        let micros = |beat: Duration| u64::try_from(beat.as_micros()).unwrap_or(u64::MAX);
         let workers: Vec<report::Worker> =
             beats.map(|(number, beat)| report::Worker { number, heartbeat_us: beat.map(micros) }).collect();
         let upstream: Vec<Server> = self.named_servers().map(|(group, server)| facts(group, server)).collect();
@@ -346,6 +345,10 @@ impl Service {
             counters: Sum(&self.counters()).values().map(|(name, value)| (name.to_owned(), value)).collect(),
         }
     }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 fn text(error: impl Display) -> String {
@@ -381,7 +384,10 @@ fn facts(group: String, server: &UpstreamServer) -> Server {
         verified: settings.transport.to_string(),
         state,
         connections: server.open_connections(),
+        smoothed_us: server.smoothed().map(micros),
+        idle_limit_ms: server.idle_limit(Instant::now()).map(|limit| micros(limit) / 1000),
         last_failure: failure,
+        counters: server.tally().values().map(|(name, value)| (name.to_owned(), value)).collect(),
     }
 }
 

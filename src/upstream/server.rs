@@ -1,6 +1,6 @@
 //! One configured server, as all workers share it: how it is authenticated and how it fares.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -26,6 +26,8 @@ pub struct UpstreamServer {
     last_failure: Mutex<Option<Failure>>,
     lifetime: Mutex<Lifetime>,
     tally: Tally,
+    /// The smoothed response time in microseconds, 0 as long as there is none.
+    smoothed_us: AtomicU64,
     open: AtomicUsize,
     /// Held while a connection is made: one at a time, whoever asks.
     gate: Semaphore,
@@ -107,9 +109,9 @@ impl UpstreamServer {
     /// If the server could not be authenticated with what is configured.
     pub fn new(settings: Server, stores: &mut TrustStores) -> Result<UpstreamServer, TlsError> {
         let tls = settings.tls().map(|terms| Tls::new(&settings, terms, stores)).transpose()?;
-        let (health, doubtful, last_failure, lifetime, tally, open) = Default::default();
+        let (health, doubtful, last_failure, lifetime, tally, smoothed_us, open) = Default::default();
         let gate = Semaphore::new(1);
-        Ok(UpstreamServer { settings, tls, health, doubtful, last_failure, lifetime, tally, open, gate })
+        Ok(UpstreamServer { settings, tls, health, doubtful, last_failure, lifetime, tally, smoothed_us, open, gate })
     }
 
     /// Whether a connection to one is as good as a connection to the other.
@@ -137,6 +139,20 @@ impl UpstreamServer {
     /// What is counted for it.
     pub fn tally(&self) -> &Tally {
         &self.tally
+    }
+
+    /// A worker has found that its answers take so long.
+    pub fn answers_within(&self, smoothed: Duration) {
+        let us = u64::try_from(smoothed.as_micros()).unwrap_or(u64::MAX);
+        self.smoothed_us.store(us.max(1), Ordering::Relaxed);
+    }
+
+    /// How long its answers take, as the worker found that reported last.
+    pub fn smoothed(&self) -> Option<Duration> {
+        match self.smoothed_us.load(Ordering::Relaxed) {
+            0 => None,
+            us => Some(Duration::from_micros(us)),
+        }
     }
 
     /// How long a connection may stay idle before we close it, as far as the server's own closes have taught.

@@ -315,6 +315,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// Adds to the server's tally what was done since the last time.
     pub fn tell_tally(&mut self) {
         let Untold { queries, answers, sent, received } = std::mem::take(&mut self.untold);
+        if let Some(smoothed) = self.tempo.get().smoothed().filter(|_| answers > 0) {
+            self.server.answers_within(smoothed);
+        }
         let tally = self.server.tally();
         for (total, count) in [
             (&tally.queries, queries),
