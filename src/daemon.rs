@@ -4,7 +4,6 @@
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use crate::cli::{self, Action, Invocation};
 use crate::config::file::{self, Loaded, Source};
@@ -21,7 +20,7 @@ use crate::service::{Premises, Service};
 use crate::sockets::{self, Bound};
 use crate::system_calls;
 use crate::system_dns::switch::{self, Switch, Verb};
-use crate::upstream::server::{self, UpstreamServer};
+use crate::upstream::server::{self, Servers};
 
 /// Exit status for a configuration that cannot be used (sysexits.h, EX_CONFIG): starting again would not help.
 const EXIT_CONFIG: u8 = 78;
@@ -113,7 +112,7 @@ fn run(invocation: &Invocation) -> Result<(), Stop> {
 /// What was made ready while there were privileges.
 struct Opened {
     premises: Premises,
-    servers: Vec<Vec<Arc<UpstreamServer>>>,
+    servers: Servers,
     certificate: Option<Certificate>,
     bound: Vec<Bound>,
 }
@@ -122,8 +121,9 @@ struct Opened {
 fn open(source: &Source, settings: &Settings, inherited: Vec<Inherited>) -> Result<Opened, Stop> {
     let process = &settings.process;
     let identity = Identity::resolve(process.user.as_deref(), process.group.as_deref()).map_err(config)?;
-    let servers = server::read_all(settings.groups(), &[]).map_err(config)?;
-    // root's own key can be read now, and not later
+    // root's own keys can be read now, and not later
+    let (servers, notes) = server::read_all(settings.groups(), None).map_err(config)?;
+    notes.iter().for_each(|note| log::warn!("{note}"));
     let certificate = read_certificate(settings, |note| log::warn!("{note}"))?;
     let bound = listeners(settings, inherited)?;
     let control = open_control(settings, &identity)?;
@@ -236,7 +236,8 @@ fn confine(wanted: Sandbox, reach: &Reach) -> Result<(Confined, Option<usize>), 
 fn check(source: &Source) -> Result<(), Stop> {
     let Loaded { settings, .. } = file::load(source).map_err(config)?;
     Identity::resolve(settings.process.user.as_deref(), settings.process.group.as_deref()).map_err(config)?;
-    server::read_all(settings.groups(), &[]).map_err(config)?;
+    let (_, notes) = server::read_all(settings.groups(), None).map_err(config)?;
+    notes.iter().for_each(|note| tell(note));
     let names =
         std::iter::once("upstream".to_owned()).chain(settings.routes.iter().map(|route| format!("route {route}")));
     for (name, group) in names.zip(settings.groups()) {

@@ -21,7 +21,7 @@ use crate::report::{self, Configuration, Failure, Listener, Process, Reload, Rep
 use crate::sandbox::{Confined, Reach};
 use crate::sockets::Bound;
 use crate::systemd;
-use crate::upstream::server::{self, UpstreamServer};
+use crate::upstream::server::{self, Servers, UpstreamServer};
 use crate::worker::{self, Order, Terms, Work};
 
 /// How often the main thread looks whether every worker still runs.
@@ -59,7 +59,7 @@ pub struct Service {
     premises: Premises,
     started: Instant,
     running: Loaded,
-    servers: Vec<Vec<Arc<UpstreamServer>>>,
+    servers: Servers,
     certificate: Option<Certificate>,
     listeners: Vec<Listener>,
     workers: Vec<Hand>,
@@ -78,7 +78,7 @@ impl Service {
     pub fn start(
         premises: Premises,
         running: Loaded,
-        servers: Vec<Vec<Arc<UpstreamServer>>>,
+        servers: Servers,
         certificate: Option<Certificate>,
         mut bound: Vec<Bound>,
     ) -> io::Result<Service> {
@@ -245,10 +245,11 @@ impl Service {
     async fn renew(&mut self) -> Result<Vec<String>, String> {
         let renewed = file::renew(&self.premises.source, &self.running).map_err(text)?;
         self.within_reach(&renewed)?;
-        let servers = server::read_all(renewed.settings.groups(), &self.servers).map_err(text)?;
+        let (servers, said) = server::read_all(renewed.settings.groups(), Some(&self.servers)).map_err(text)?;
         let read = |tls: &ClientTls| Certificate::read(tls, Occasion::Reload(self.certificate.as_ref()));
         let certificate = renewed.settings.listen.tls.as_ref().map(read).transpose().map_err(text)?;
         let (certificate, mut notes) = certificate.map_or_else(Default::default, |(read, notes)| (Some(read), notes));
+        notes.extend(said);
         // from here on nothing is refused
         let (settings, tls) = (renewed.settings.clone(), certificate.as_ref().map(Certificate::config));
         let terms = Arc::new(Terms { settings, servers: servers.clone(), tls });

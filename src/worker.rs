@@ -25,7 +25,7 @@ use crate::query::{Groups, Path, Rules};
 use crate::sockets::{Share, UdpListener};
 use crate::upstream::group::{Conduct, Group};
 use crate::upstream::outcome;
-use crate::upstream::server::UpstreamServer;
+use crate::upstream::server::{Servers, UpstreamServer};
 
 /// Tasks polled between two looks at the sockets: fewer than tokio's 61, since each task here is short and fresh
 /// datagrams should not wait.
@@ -38,7 +38,7 @@ pub struct Terms {
     /// The whole configuration.
     pub settings: Settings,
     /// The servers of each group, shared by all workers: those of all queries, then those of the routes in their order.
-    pub servers: Vec<Vec<Arc<UpstreamServer>>>,
+    pub servers: Servers,
     /// How clients on TLS are met, the same by all workers.
     pub tls: Option<Arc<ServerConfig>>,
 }

@@ -54,6 +54,8 @@ mod conformance {
     pub(crate) mod o_tls;
     /// A network of one's own, and a capture of it.
     mod own_network;
+    /// P. Certificates that resolvers are shown.
+    mod p_client_certificates;
     /// P. Plain DNS, where a route names it.
     mod p_plain;
     /// P. Routes.

@@ -11,8 +11,9 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use super::health::{Health, Rest};
 use super::lifetime::Lifetime;
 use super::tally::Tally;
-use super::tls::{TlsError, TrustStores, client_config, roots_of, server_name};
+use super::tls::{Sources, TlsError, client_config, client_pair_of, roots_of, server_name};
 use crate::config::settings::{Server, ServerGroup, TlsTerms};
+use crate::pem_pair::{Moment, Pair};
 
 /// A server with its TLS configuration and its health.
 #[derive(Debug)]
@@ -39,20 +40,27 @@ struct Tls {
     name: ServerName<'static>,
     /// Who may have issued its certificate; `None` if its key alone decides.
     roots: Option<Arc<RootCertStore>>,
+    /// What it is shown if it asks for a certificate.
+    client: Option<Arc<Pair>>,
     config: Arc<ClientConfig>,
 }
 
 impl Tls {
-    fn new(server: &Server, terms: &TlsTerms, stores: &mut TrustStores) -> Result<Tls, TlsError> {
-        let (name, roots) = (server_name(server, terms)?, roots_of(terms, stores)?);
-        let config = client_config(&server.label, terms, roots.clone())?;
-        Ok(Tls { name, roots, config })
+    fn new(server: &Server, terms: &TlsTerms, sources: &mut Sources) -> Result<Tls, TlsError> {
+        let (name, roots) = (server_name(server, terms)?, roots_of(terms, sources)?);
+        let client = client_pair_of(server, terms, sources)?;
+        let config = client_config(&server.label, terms, roots.clone(), client.as_deref())?;
+        Ok(Tls { name, roots, client, config })
     }
 
     /// Whether a session under one is as good as a session under the other, where the settings are the same.
     fn is_as(&self, other: &Tls) -> bool {
         let anchors = |tls: &Tls| tls.roots.as_ref().map(|store| store.roots.clone());
-        anchors(self) == anchors(other)
+        let same_client = match (&self.client, &other.client) {
+            (Some(one), Some(other)) => one.is_as(other),
+            (one, other) => one.is_none() && other.is_none(),
+        };
+        anchors(self) == anchors(other) && same_client
     }
 }
 
@@ -77,29 +85,34 @@ impl Drop for OpenConnection {
     }
 }
 
-/// The servers of each group of a configuration. Those that are as they were in `known`, down to the certificates of
-/// their CA, are taken over, with their health and their session tickets; one that stands in two groups is one server.
+/// The servers of each group of a configuration.
+pub type Servers = Vec<Vec<Arc<UpstreamServer>>>;
+
+/// The servers of each group of a configuration, and what there is to say of their files. At a reload those that are as
+/// they were in `running`, down to the content of the files, are taken over, with their health and their session tickets;
+/// one that stands in two groups is one server.
 ///
 /// # Errors
-/// The first server that could not be authenticated with what is configured.
+/// The first server that could not be authenticated, or could not authenticate us, with what is configured.
 pub fn read_all<'a>(
     groups: impl Iterator<Item = &'a ServerGroup>,
-    known: &[Vec<Arc<UpstreamServer>>],
-) -> Result<Vec<Vec<Arc<UpstreamServer>>>, TlsError> {
-    let mut stores = TrustStores::default();
-    let mut known: Vec<Arc<UpstreamServer>> = known.iter().flatten().cloned().collect();
+    running: Option<&Servers>,
+) -> Result<(Servers, Vec<String>), TlsError> {
+    let mut known: Vec<Arc<UpstreamServer>> = running.into_iter().flatten().flatten().cloned().collect();
+    let in_use = known.iter().filter_map(|server| server.tls.as_ref()?.client.clone()).collect();
+    let mut sources = Sources::new(if running.is_some() { Moment::Reload } else { Moment::Start }, in_use);
     let mut read = Vec::new();
     for group in groups {
         let mut servers = Vec::new();
         for settings in &group.servers {
-            let new = UpstreamServer::new(settings.clone(), &mut stores)?;
+            let new = UpstreamServer::new(settings.clone(), &mut sources)?;
             let server = known.iter().find(|known| known.is_as(&new)).cloned().unwrap_or_else(|| Arc::new(new));
             known.push(server.clone());
             servers.push(server);
         }
         read.push(servers);
     }
-    Ok(read)
+    Ok((read, sources.into_notes()))
 }
 
 impl UpstreamServer {
@@ -107,8 +120,8 @@ impl UpstreamServer {
     ///
     /// # Errors
     /// If the server could not be authenticated with what is configured.
-    pub fn new(settings: Server, stores: &mut TrustStores) -> Result<UpstreamServer, TlsError> {
-        let tls = settings.tls().map(|terms| Tls::new(&settings, terms, stores)).transpose()?;
+    pub fn new(settings: Server, sources: &mut Sources) -> Result<UpstreamServer, TlsError> {
+        let tls = settings.tls().map(|terms| Tls::new(&settings, terms, sources)).transpose()?;
         let (health, doubtful, last_failure, lifetime, tally, smoothed_us, open) = Default::default();
         let gate = Semaphore::new(1);
         Ok(UpstreamServer { settings, tls, health, doubtful, last_failure, lifetime, tally, smoothed_us, open, gate })

@@ -1,7 +1,7 @@
 //! How a server is authenticated: the TLS client configuration of one upstream entry (RFC 7858 §4, RFC 8310 §8).
 //!
 //! One configuration, shared by all workers, belongs to one entry: its verifier is part of what a session ticket is
-//! bound to, so that a changed name, pin or CA ends resumption, and an unchanged one does not.
+//! bound to, so that a changed name, pin, CA or client certificate ends resumption, and an unchanged one does not.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -13,11 +13,14 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_t
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
+use rustls::sign::SingleCertAndKey;
 use rustls::{
     CertificateError, CipherSuite, ClientConfig, DigitallySignedStruct, NamedGroup, RootCertStore, SignatureScheme,
 };
 
-use crate::config::settings::{Authentication, Pin, Roots, Server, TlsTerms};
+use crate::config::options::{CLIENT_CERTIFICATE, CLIENT_KEY};
+use crate::config::settings::{Authentication, ClientCertificate, Pin, Roots, Server, TlsTerms};
+use crate::pem_pair::{Moment, Named, Pair, PemFault};
 
 /// Session tickets kept for one server; the library keeps eight for each server name.
 const SESSIONS: usize = 8;
@@ -29,6 +32,8 @@ pub enum TlsError {
     Roots(PathBuf, String),
     /// The system's trust store is empty.
     NoSystemRoots(String),
+    /// The certificate that the resolver is to be shown cannot be used.
+    Client(String, PemFault),
     /// The library refused the entry.
     Refused(String, String),
 }
@@ -44,6 +49,7 @@ impl fmt::Display for TlsError {
                 "the system's trust store has no usable certificate{why}; install the package ca-certificates, or set \
                  upstream.ca-file, or give the servers pins"
             ),
+            TlsError::Client(server, fault) => write!(out, "upstream {server}: {fault}"),
             TlsError::Refused(server, why) => write!(out, "upstream {server}: {why}"),
         }
     }
@@ -51,23 +57,51 @@ impl fmt::Display for TlsError {
 
 impl std::error::Error for TlsError {}
 
-/// Trust stores already read, so that entries with the same one share it.
-#[derive(Default)]
-pub struct TrustStores {
-    read: Vec<(Roots, Arc<RootCertStore>)>,
+/// The files that entries name, each read once.
+pub struct Sources {
+    moment: Moment,
+    stores: Vec<(Roots, Arc<RootCertStore>)>,
+    pairs: Vec<(ClientCertificate, Arc<Pair>)>,
+    /// Pairs in use, to go on with where a key can no longer be read.
+    in_use: Vec<Arc<Pair>>,
+    notes: Vec<String>,
 }
 
-impl TrustStores {
-    fn get(&mut self, roots: &Roots) -> Result<Arc<RootCertStore>, TlsError> {
-        if let Some((_, store)) = self.read.iter().find(|(known, _)| known == roots) {
+impl Sources {
+    /// Sources that are read now, while these pairs are in use.
+    pub fn new(moment: Moment, in_use: Vec<Arc<Pair>>) -> Sources {
+        let (stores, pairs, notes) = Default::default();
+        Sources { moment, stores, pairs, in_use, notes }
+    }
+
+    /// What there is to say of files that can be used all the same.
+    pub fn into_notes(self) -> Vec<String> {
+        self.notes
+    }
+
+    fn store(&mut self, roots: &Roots) -> Result<Arc<RootCertStore>, TlsError> {
+        if let Some((_, store)) = self.stores.iter().find(|(known, _)| known == roots) {
             return Ok(store.clone());
         }
         let store = Arc::new(match roots {
             Roots::File(path) => read_ca_file(path)?,
             Roots::System => read_system_roots()?,
         });
-        self.read.push((roots.clone(), store.clone()));
+        self.stores.push((roots.clone(), store.clone()));
         Ok(store)
+    }
+
+    fn pair(&mut self, files: &ClientCertificate) -> Result<Arc<Pair>, PemFault> {
+        if let Some((_, pair)) = self.pairs.iter().find(|(known, _)| known == files) {
+            return Ok(pair.clone());
+        }
+        let certificate = Named { option: CLIENT_CERTIFICATE.key, path: &files.certificate };
+        let key = Named { option: CLIENT_KEY.key, path: &files.key };
+        let in_use = self.in_use.iter().map(|pair| &**pair);
+        let provider = aws_lc_rs::default_provider();
+        let pair = Arc::new(Pair::read(certificate, key, self.moment, in_use, &provider, &mut self.notes)?);
+        self.pairs.push((files.clone(), pair.clone()));
+        Ok(pair)
     }
 }
 
@@ -139,14 +173,23 @@ pub fn server_name(server: &Server, terms: &TlsTerms) -> Result<ServerName<'stat
 ///
 /// # Errors
 /// If the trust store cannot be read or is empty: that never means that any certificate will do (RFC 8310 §6.6).
-pub fn roots_of(terms: &TlsTerms, stores: &mut TrustStores) -> Result<Option<Arc<RootCertStore>>, TlsError> {
+pub fn roots_of(terms: &TlsTerms, sources: &mut Sources) -> Result<Option<Arc<RootCertStore>>, TlsError> {
     match terms.authentication {
         Authentication::Pins(_) => Ok(None),
-        _ => stores.get(&terms.roots).map(Some),
+        _ => sources.store(&terms.roots).map(Some),
     }
 }
 
-/// The TLS configuration of an entry, with what [`roots_of`] says of it.
+/// What an entry's server is shown if it asks for a certificate.
+///
+/// # Errors
+/// If the files cannot be read or do not fit together.
+pub fn client_pair_of(server: &Server, terms: &TlsTerms, sources: &mut Sources) -> Result<Option<Arc<Pair>>, TlsError> {
+    let read = |files| sources.pair(files).map_err(|fault| TlsError::Client(server.label.clone(), fault));
+    terms.client.as_ref().map(read).transpose()
+}
+
+/// The TLS configuration of an entry, with what [`roots_of`] and [`client_pair_of`] say of it.
 ///
 /// # Errors
 /// If the library refuses it.
@@ -154,6 +197,7 @@ pub fn client_config(
     label: &str,
     terms: &TlsTerms,
     roots: Option<Arc<RootCertStore>>,
+    client: Option<&Pair>,
 ) -> Result<Arc<ClientConfig>, TlsError> {
     let refused = |why: String| TlsError::Refused(label.to_owned(), why);
     let provider = provider(terms.post_quantum);
@@ -164,12 +208,15 @@ pub fn client_config(
         Authentication::Name(_) | Authentication::Address => Vec::new(),
     };
     let verifier = Arc::new(Verifier { chain, pins, provider: provider.clone() });
-    let mut config = ClientConfig::builder_with_provider(provider)
+    let builder = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
         .map_err(|error| refused(error.to_string()))?
         .dangerous()
-        .with_custom_certificate_verifier(verifier)
-        .with_no_client_auth();
+        .with_custom_certificate_verifier(verifier);
+    let mut config = match client {
+        Some(pair) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(pair.certified()))),
+        None => builder.with_no_client_auth(),
+    };
     config.alpn_protocols = vec![b"dot".to_vec()];
     config.resumption = Resumption::in_memory_sessions(SESSIONS);
     Ok(Arc::new(config))

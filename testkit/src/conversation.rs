@@ -238,19 +238,23 @@ impl Conversation {
     }
 
     fn note_handshake(&self) {
-        let done = {
+        let (done, shown) = {
             let guard = self.wire.tls();
             let tls = guard.as_ref().expect("TLS is spoken");
-            Handshake::Done {
+            let shown = tls.peer_certificates().and_then(|chain| Some(chain.first()?.as_ref().to_vec()));
+            let done = Handshake::Done {
                 resumed: tls.handshake_kind() == Some(HandshakeKind::Resumed),
                 retried: tls.handshake_kind() == Some(HandshakeKind::FullWithHelloRetryRequest),
                 version: tls.protocol_version().map_or(0, u16::from),
                 alpn: tls.alpn_protocol().map(<[u8]>::to_vec),
                 group: tls.negotiated_key_exchange_group().map(|group| u16::from(group.name())),
                 at: Instant::now(),
-            }
+            };
+            (done, shown)
         };
-        self.wire.journal.connection(self.wire.id, |connection| connection.handshake = done);
+        self.wire.journal.connection(self.wire.id, |connection| {
+            (connection.handshake, connection.client_certificate) = (done, shown);
+        });
     }
 
     /// Answers the whole messages in the stream.

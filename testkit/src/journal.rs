@@ -69,6 +69,8 @@ pub struct Connection {
     pub hellos: usize,
     /// The handshake.
     pub handshake: Handshake,
+    /// The certificate that the peer showed, or had shown when the resumed session began, in DER.
+    pub client_certificate: Option<Vec<u8>>,
     /// How the server closed it, if it did first.
     pub server_end: Option<(How, Instant)>,
     /// When the peer's close_notify came.
@@ -240,6 +242,7 @@ impl SharedJournal {
                 hello: None,
                 hellos: 0,
                 handshake: Handshake::Pending,
+                client_certificate: None,
                 server_end: None,
                 peer_close_notify: None,
                 peer_end: None,
