@@ -95,6 +95,8 @@ pub struct Server {
     pub server: String,
     /// What is verified.
     pub verified: String,
+    /// Whether it was authenticated at its last full handshake, if there was one.
+    pub authenticated: Option<bool>,
     /// How it fares.
     pub state: ServerState,
     /// Connections that are open.
@@ -212,12 +214,15 @@ impl fmt::Display for Report {
         }
         let mut last = None;
         for one in &self.upstream {
-            let Server { group, server, verified, state, connections, last_failure, .. } = one;
+            let Server { group, server, verified, authenticated, state, connections, last_failure, .. } = one;
             if last.replace(group) != Some(group) {
                 let whose = if group == UPSTREAM { String::new() } else { format!(" for {group}") };
                 writeln!(out, "resolvers{whose}")?;
             }
             writeln!(out, "  {server}: {state}, {connections} connections; verified: {verified}")?;
+            if let Some(authenticated) = authenticated {
+                writeln!(out, "    authenticated: {}", if *authenticated { "yes" } else { "no" })?;
+            }
             if let Some(Failure { seconds_ago, why }) = last_failure {
                 let ago = humantime::format_duration(Duration::from_secs(*seconds_ago));
                 writeln!(out, "    last failure {ago} ago: {why}")?;
@@ -268,6 +273,7 @@ mod tests {
             group: "upstream".to_owned(),
             server: "a".to_owned(),
             verified: String::new(),
+            authenticated: Some(true),
             state,
             connections: 0,
             smoothed_us: None,

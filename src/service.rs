@@ -383,6 +383,7 @@ fn facts(group: String, server: &UpstreamServer) -> Server {
         group,
         server: server.label().to_owned(),
         verified: settings.transport.to_string(),
+        authenticated: server.authenticated(),
         state,
         connections: server.open_connections(),
         smoothed_us: server.smoothed().map(micros),

@@ -32,6 +32,8 @@ mod conformance {
     mod f_handshake;
     /// F. Upstream TLS: what never leaves.
     mod f_leaks;
+    /// F. Upstream TLS: the opportunistic profile.
+    mod f_opportunistic;
     /// G. Upstream connections: those that end or fall silent under a query.
     mod g_failures;
     /// G. Upstream connections: how they are used.

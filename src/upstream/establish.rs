@@ -13,13 +13,14 @@ use super::server::{Turn, UpstreamServer};
 
 /// Octets read from the socket at once, before decryption.
 const SOCKET_BUFFER: usize = 32 * 1024;
-/// A stream to a resolver, authenticated.
+/// A stream to a resolver, authenticated as its profile asks.
 pub type UpstreamStream = TlsStream<BufReader<TcpStream>>;
 
-/// Makes an authenticated stream to the server, or says at which step it failed.
+/// Makes a stream to the server, authenticated as its profile asks, or says at which step it failed.
 ///
-/// Not one octet of a query exists here: strict means that there is nothing to send before the handshake is done. While
-/// somebody else makes a connection to this server, nobody has a turn.
+/// Not one octet of a query exists here: strict means that there is nothing to send before the handshake is done. Nor is
+/// there another way than TLS, whatever the profile. While somebody else makes a connection to this server, nobody has a
+/// turn.
 pub async fn establish(server: &UpstreamServer, _turn: Turn<'_>, limit: Duration) -> Result<UpstreamStream, String> {
     let Some((config, name)) = server.tls() else {
         return Err("plain DNS: its servers cannot be asked over TLS".to_owned());

@@ -11,7 +11,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use super::health::{Health, Rest};
 use super::lifetime::Lifetime;
 use super::tally::Tally;
-use super::tls::{Sources, TlsError, client_config, client_pair_of, roots_of, server_name};
+use super::tls::{Authenticity, Sources, TlsError, client_config, client_pair_of, roots_of, server_name};
 use crate::config::settings::{Server, ServerGroup, TlsTerms};
 use crate::pem_pair::{Moment, Pair};
 
@@ -42,6 +42,8 @@ struct Tls {
     roots: Option<Arc<RootCertStore>>,
     /// What it is shown if it asks for a certificate.
     client: Option<Arc<Pair>>,
+    /// What became of its authentication.
+    authenticity: Arc<Authenticity>,
     config: Arc<ClientConfig>,
 }
 
@@ -49,8 +51,9 @@ impl Tls {
     fn new(server: &Server, terms: &TlsTerms, sources: &mut Sources) -> Result<Tls, TlsError> {
         let (name, roots) = (server_name(server, terms)?, roots_of(terms, sources)?);
         let client = client_pair_of(server, terms, sources)?;
-        let config = client_config(&server.label, terms, roots.clone(), client.as_deref())?;
-        Ok(Tls { name, roots, client, config })
+        let authenticity = Arc::new(Authenticity::new(&server.label, terms.profile));
+        let config = client_config(&server.label, terms, roots.clone(), client.as_deref(), authenticity.clone())?;
+        Ok(Tls { name, roots, client, authenticity, config })
     }
 
     /// Whether a session under one is as good as a session under the other, where the settings are the same.
@@ -217,6 +220,11 @@ impl UpstreamServer {
     /// Whether it is asked in plain DNS, as only a route can say.
     pub fn is_plain(&self) -> bool {
         self.tls.is_none()
+    }
+
+    /// Whether it was authenticated at its last full handshake, if there was one. In plain DNS nobody ever is.
+    pub fn authenticated(&self) -> Option<bool> {
+        self.tls.as_ref().map_or(Some(false), |tls| tls.authenticity.outcome())
     }
 
     /// Whether it rests after failures.

@@ -5,7 +5,8 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, WebPkiServerVerifier};
@@ -19,7 +20,7 @@ use rustls::{
 };
 
 use crate::config::options::{CLIENT_CERTIFICATE, CLIENT_KEY};
-use crate::config::settings::{Authentication, ClientCertificate, Pin, Roots, Server, TlsTerms};
+use crate::config::settings::{Authentication, ClientCertificate, Pin, Profile, Roots, Server, TlsTerms};
 use crate::pem_pair::{Moment, Named, Pair, PemFault};
 
 /// Session tickets kept for one server; the library keeps eight for each server name.
@@ -189,7 +190,8 @@ pub fn client_pair_of(server: &Server, terms: &TlsTerms, sources: &mut Sources) 
     terms.client.as_ref().map(read).transpose()
 }
 
-/// The TLS configuration of an entry, with what [`roots_of`] and [`client_pair_of`] say of it.
+/// The TLS configuration of an entry, with what [`roots_of`] and [`client_pair_of`] say of it. What comes of
+/// its handshakes stands in `authenticity`.
 ///
 /// # Errors
 /// If the library refuses it.
@@ -198,6 +200,7 @@ pub fn client_config(
     terms: &TlsTerms,
     roots: Option<Arc<RootCertStore>>,
     client: Option<&Pair>,
+    authenticity: Arc<Authenticity>,
 ) -> Result<Arc<ClientConfig>, TlsError> {
     let refused = |why: String| TlsError::Refused(label.to_owned(), why);
     let provider = provider(terms.post_quantum);
@@ -207,7 +210,8 @@ pub fn client_config(
         Authentication::Pins(pins) | Authentication::NameAndPins(_, pins) => pins.clone(),
         Authentication::Name(_) | Authentication::Address => Vec::new(),
     };
-    let verifier = Arc::new(Verifier { chain, pins, provider: provider.clone() });
+    let judge = Judge { chain, pins };
+    let verifier = Arc::new(Verifier { judge, provider: provider.clone(), authenticity });
     let builder = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
         .map_err(|error| refused(error.to_string()))?
@@ -222,17 +226,95 @@ pub fn client_config(
     Ok(Arc::new(config))
 }
 
+/// What became of the authentication of a server, and whether that decides anything (RFC 8310 §5).
+#[derive(Debug)]
+pub struct Authenticity {
+    label: String,
+    profile: Profile,
+    /// Whether it was authenticated at its last full handshake; nothing before the first.
+    outcome: Mutex<Option<bool>>,
+    /// Whether a failure that decided nothing has been said.
+    said: AtomicBool,
+}
+
+impl Authenticity {
+    /// No handshake has been made yet.
+    pub fn new(label: &str, profile: Profile) -> Authenticity {
+        Authenticity { label: label.to_owned(), profile, outcome: Mutex::default(), said: AtomicBool::default() }
+    }
+
+    /// Whether the server was authenticated at its last full handshake, if there was one.
+    pub fn outcome(&self) -> Option<bool> {
+        *self.outcome.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes note of the outcome. One that is let pass all the same is said the first time.
+    fn judged(&self, outcome: Result<(), rustls::Error>) -> Result<(), rustls::Error> {
+        *self.outcome.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome.is_ok());
+        match (self.profile, outcome) {
+            (Profile::Opportunistic, Err(error)) => {
+                if !self.said.swap(true, Ordering::Relaxed) {
+                    let (label, why) = (&self.label, failed_check(&error));
+                    log::warn!("upstream {label}: not authenticated: {why}; it is used all the same (opportunistic)");
+                }
+                Ok(())
+            }
+            (_, outcome) => outcome,
+        }
+    }
+}
+
+/// Which check it was that failed; an error of our own speaks for itself.
+fn failed_check(error: &rustls::Error) -> String {
+    match error {
+        rustls::Error::InvalidCertificate(CertificateError::Other(rustls::OtherError(own))) => own.to_string(),
+        error => error.to_string(),
+    }
+}
+
 /// Judges the certificate that a server presents: by chain and name, by pin, or by both (RFC 8310 §6.4).
-struct Verifier {
+struct Judge {
     /// `None`: the pins alone decide (RFC 7858 §4.2).
     chain: Option<Arc<WebPkiServerVerifier>>,
     pins: Vec<Pin>,
+}
+
+impl Judge {
+    fn verify(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<(), rustls::Error> {
+        if let Some(chain) = &self.chain {
+            chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)?;
+        }
+        if !self.pins.is_empty() {
+            let parsed = ParsedCertificate::try_from(end_entity)?;
+            let found = Pin::of(parsed.subject_public_key_info().as_ref());
+            if !self.pins.contains(&found) {
+                let why = rustls::OtherError(Arc::new(NotPinned));
+                return Err(rustls::Error::InvalidCertificate(CertificateError::Other(why)));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What the library asks. Whatever the profile, a server has the key of the certificate that it presents: the signature
+/// over the handshake is never let pass.
+struct Verifier {
+    judge: Judge,
     provider: Arc<CryptoProvider>,
+    /// Has the last word.
+    authenticity: Arc<Authenticity>,
 }
 
 impl fmt::Debug for Verifier {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "Verifier({} pins)", self.pins.len())
+        write!(out, "Verifier({} pins)", self.judge.pins.len())
     }
 }
 
@@ -257,17 +339,8 @@ impl ServerCertVerifier for Verifier {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        if let Some(chain) = &self.chain {
-            chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)?;
-        }
-        if !self.pins.is_empty() {
-            let parsed = ParsedCertificate::try_from(end_entity)?;
-            let found = Pin::of(parsed.subject_public_key_info().as_ref());
-            if !self.pins.contains(&found) {
-                let why = rustls::OtherError(Arc::new(NotPinned));
-                return Err(rustls::Error::InvalidCertificate(CertificateError::Other(why)));
-            }
-        }
+        let outcome = self.judge.verify(end_entity, intermediates, server_name, ocsp_response, now);
+        self.authenticity.judged(outcome)?;
         Ok(ServerCertVerified::assertion())
     }
 

@@ -11,10 +11,10 @@ use super::own_network::{Capture, contains, in_own_network, ports_and_payload};
 use super::resolvers::{HURRIED, LONG, SERVFAIL, config_of, named, proxy_before, rcode_of, start};
 
 /// What a query is called whose octets are looked for.
-const SECRET: &str = "secret-name-of-the-client.test";
+pub(crate) const SECRET: &str = "secret-name-of-the-client.test";
 
 /// SERVFAIL within the deadline, over UDP and TCP.
-fn fails_in_time(proxy: &Proxy, deadline: Duration) {
+pub(crate) fn fails_in_time(proxy: &Proxy, deadline: Duration) {
     let asked = MessageBuilder::query(9, SECRET, 1).opt(Opt::new(1232)).build();
     for over_tcp in [false, true] {
         let begun = Instant::now();
@@ -31,7 +31,7 @@ fn fails_in_time(proxy: &Proxy, deadline: Duration) {
 }
 
 /// Nothing but TLS handshakes came.
-fn saw_no_query(journal: &Journal) {
+pub(crate) fn saw_no_query(journal: &Journal) {
     assert!(journal.records.is_empty() && journal.messages.is_empty(), "{:?}", journal.messages);
     for connection in &journal.connections {
         // the record of a ClientHello, or nothing at all where the server did not let it come so far
@@ -41,7 +41,7 @@ fn saw_no_query(journal: &Journal) {
 }
 
 /// The name is seen on its way to the proxies, and nowhere else; nothing goes to port 53.
-fn shows_no_query(capture: Capture, proxies: &[u16], servers: &[&DotServer]) {
+pub(crate) fn shows_no_query(capture: Capture, proxies: &[u16], servers: &[&DotServer]) {
     let (mut own, mut upstream) = (0, 0);
     for packet in capture.packets() {
         let Some((from, to, payload)) = ports_and_payload(&packet) else {
