@@ -14,7 +14,7 @@ use crate::inherited::{self, Inherited, Kind};
 use crate::listen::certificate::{Certificate, Occasion};
 use crate::log::{Log, Target};
 use crate::privileges::{self, Identity};
-use crate::report::State;
+use crate::report::{self, State};
 use crate::sandbox::{self, Confined, Reach};
 use crate::service::{Premises, Service};
 use crate::sockets::{self, Bound};
@@ -238,8 +238,8 @@ fn check(source: &Source) -> Result<(), Stop> {
     Identity::resolve(settings.process.user.as_deref(), settings.process.group.as_deref()).map_err(config)?;
     let (_, notes) = server::read_all(settings.groups(), None).map_err(config)?;
     notes.iter().for_each(|note| tell(note));
-    let names =
-        std::iter::once("upstream".to_owned()).chain(settings.routes.iter().map(|route| format!("route {route}")));
+    let names = std::iter::once(report::UPSTREAM.to_owned())
+        .chain(settings.routes.iter().map(|route| format!("route {route}")));
     for (name, group) in names.zip(settings.groups()) {
         for server in &group.servers {
             tell(&format!("{name} {}: {}", server.label, server.transport));

@@ -78,7 +78,10 @@ impl Given {
         }
     }
 
-    /// A whole number, if there is one.
+    /// A whole number.
+    ///
+    /// # Errors
+    /// If the option has no value, or one that is too large for the type.
     pub fn number<T: TryFrom<u64>>(&self, option: &Opt) -> Result<T, String> {
         match self.values.get(&option.path()) {
             Some(Value::Integer(number)) => {
