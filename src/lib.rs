@@ -89,6 +89,8 @@ pub mod bell;
 pub mod cli;
 pub mod control;
 pub mod inherited;
+pub mod network_changes;
+pub mod network_watch;
 pub mod pem_pair;
 pub mod port_holder;
 pub mod privileges;

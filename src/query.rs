@@ -123,6 +123,12 @@ pub struct Groups {
 }
 
 impl Groups {
+    /// The network is another one: connections begin anew, and so does what is known of outages.
+    pub fn start_afresh(&self) {
+        self.all.start_afresh();
+        std::iter::once(&self.upstream).chain(self.routes.values()).for_each(|group| group.end_outage());
+    }
+
     /// The group for a query, with the domain of the route that leads there, in wire form, if one does.
     fn group_for(&self, query: &Message<'_>) -> (&Rc<Group>, Option<&[u8]>) {
         match query.question().and_then(|question| self.routes.longest(question.name())) {

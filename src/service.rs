@@ -4,6 +4,7 @@
 use std::convert::Infallible;
 use std::fmt::Display;
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -16,6 +17,8 @@ use crate::config::settings::ClientTls;
 use crate::control::{Answer, ControlSocket, Question, Request};
 use crate::listen::certificate::{Certificate, Occasion};
 use crate::metrics::{Counters, Sum};
+use crate::network_changes::Suspension;
+use crate::network_watch::{self, NetworkWatch};
 use crate::privileges::Privileges;
 use crate::report::{self, Configuration, Failure, Listener, Process, Reload, Report, Server, ServerState, State};
 use crate::sandbox::{Confined, Reach};
@@ -68,6 +71,9 @@ pub struct Service {
     pulse: Pulse,
     /// What the service manager was last told.
     told: String,
+    /// The network, if its changes can be heard of.
+    network: Option<NetworkWatch>,
+    suspension: Suspension,
 }
 
 impl Service {
@@ -106,7 +112,7 @@ impl Service {
             };
             workers.push(Hand { thread: worker::start(number, work)?, counters, orders });
         }
-        let (last_reload, pulse, told) = Default::default();
+        let (last_reload, pulse, told, network, suspension) = Default::default();
         let started = Instant::now();
         Ok(Service {
             premises,
@@ -120,6 +126,8 @@ impl Service {
             last_reload,
             pulse,
             told,
+            network,
+            suspension,
         })
     }
 
@@ -167,6 +175,10 @@ impl Service {
         let mut terminate = signal(SignalKind::terminate()).map_err(text)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(text)?;
         let mut hangup = signal(SignalKind::hangup()).map_err(text)?;
+        match NetworkWatch::open(self.resolvers()) {
+            Ok(watch) => self.network = Some(watch),
+            Err(error) => log::info!("changes of the network are not noticed, only suspend is: {error}"),
+        }
         // not before a signal would be heeded: whoever reads this may send one at once
         log::info!("ready");
         self.told = self.summary();
@@ -187,9 +199,34 @@ impl Service {
                     // whoever asked may be gone
                     let _ = answer.send(said);
                 }
-                _ = due.tick() => self.look()?,
+                change = changed(&mut self.network) => match change {
+                    Ok(what) => self.start_afresh(&format!("network changed ({what})")).await,
+                    Err(error) => {
+                        log::warn!("changes of the network are no longer noticed, only suspend is: {error}");
+                        self.network = None;
+                    }
+                },
+                _ = due.tick() => {
+                    if let Some(slept) = network_watch::resumed(&mut self.suspension) {
+                        let slept = humantime::format_duration(Duration::from_secs(slept.as_secs()));
+                        self.start_afresh(&format!("resumed after {slept} of suspend")).await;
+                    }
+                    self.look()?;
+                }
             }
         }
+    }
+
+    /// The ways to resolvers are no longer what they were: what is known of them is forgotten, connections begin anew.
+    async fn start_afresh(&self, why: &str) {
+        log::info!("{why}: connections to resolvers are renewed");
+        self.servers.iter().flatten().for_each(|server| server.forget());
+        // a worker that is stuck does it when it takes its next turn
+        self.order(Order::NetworkChanged).await;
+    }
+
+    fn resolvers(&self) -> Vec<IpAddr> {
+        self.servers.iter().flatten().map(|server| server.settings().address.ip()).collect()
     }
 
     /// Looks whether the workers live, and tells the service manager what it should know.
@@ -266,6 +303,10 @@ impl Service {
             notes.push("credentials are those of the start: a renewed one is read at a restart".to_owned());
         }
         (self.running, self.servers, self.certificate) = (renewed, servers, certificate);
+        let resolvers = self.resolvers();
+        if let Some(network) = &mut self.network {
+            network.lead_to(resolvers);
+        }
         Ok(notes)
     }
 
@@ -366,6 +407,14 @@ async fn attend(control: Option<&ControlSocket>, asking: mpsc::Sender<Request>) 
     // whoever waits for questions waits on
     let _asking = asking;
     std::future::pending().await
+}
+
+/// A change of the network; never, if none can be heard of.
+async fn changed(network: &mut Option<NetworkWatch>) -> io::Result<String> {
+    match network {
+        Some(network) => network.changed().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// What there is to say of a server.

@@ -47,6 +47,8 @@ pub struct Terms {
 pub enum Order {
     /// Work under other terms from now on. Nothing that is under way is disturbed.
     Renew(Arc<Terms>, oneshot::Sender<()>),
+    /// The network has changed: begin connections to resolvers anew.
+    NetworkChanged(oneshot::Sender<()>),
     /// Show that you take turns.
     Beat(oneshot::Sender<()>),
 }
@@ -174,6 +176,10 @@ impl Workplace {
             let done = match order {
                 Order::Renew(terms, done) => {
                     self.renew(&terms);
+                    done
+                }
+                Order::NetworkChanged(done) => {
+                    self.path.rules().groups.start_afresh();
                     done
                 }
                 Order::Beat(done) => done,

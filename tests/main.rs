@@ -63,7 +63,7 @@ mod conformance {
     /// P. Routes.
     mod p_routes;
     /// Proxies with other settings for their resolvers.
-    mod resolvers;
+    pub(crate) mod resolvers;
     /// A bench with another configuration.
     pub(crate) mod setup;
 }
@@ -86,6 +86,7 @@ mod life {
     mod certificates;
     pub(crate) mod control;
     pub(crate) mod inherited;
+    mod network;
     mod privileges;
     mod reload;
     mod start;

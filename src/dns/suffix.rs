@@ -30,6 +30,11 @@ impl<T> Suffixes<T> {
         self.domains.insert(domain.wire().into(), value);
     }
 
+    /// What belongs to the domains, in no order.
+    pub fn values(&self) -> impl Iterator<Item = &T> {
+        self.domains.values()
+    }
+
     /// The longest domain that the uncompressed `name` is or lies below: its octets in wire form, and what belongs to it.
     pub fn longest(&self, name: &[u8]) -> Option<(&[u8], &T)> {
         if self.domains.is_empty() || name.len() > MAX_NAME {

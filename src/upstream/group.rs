@@ -156,11 +156,15 @@ impl Group {
         Cow::Owned(places)
     }
 
-    /// The network is another one: connections are renewed, and failures seen over the old one are forgotten.
+    /// The network is another one: connections are renewed.
     pub fn start_afresh(&self) {
         let now = Instant::now();
-        self.outage.borrow_mut().end();
         self.places.iter().for_each(|place| place.start_afresh(now));
+    }
+
+    /// The network is another one: questions that failed over the old one may be answered.
+    pub fn end_outage(&self) {
+        self.outage.borrow_mut().end();
     }
 
     /// Lets all connections say goodbye, once what they have in flight is done.

@@ -305,6 +305,14 @@ fn program_page() -> String {
              it in one step, as editors do.",
         ),
         (
+            "NETWORK CHANGES",
+            "When an address, a link in use or a route to a resolver comes or goes, and when the machine comes out of \
+             suspend, connections to resolvers begin anew: those from before take no more queries, and resolvers that \
+             failed are tried again at once. One line of the log names the change; those that come together count as one. \
+             An address whose lifetime is prolonged, as by DHCP, disturbs nothing. This needs netlink sockets, which the \
+             unit allows; where they cannot be had, the log says so and only suspend is noticed.",
+        ),
+        (
             "SIGNALS",
             "SIGTERM and SIGINT end the service: no new queries are taken, and those in flight are answered first. SIGHUP \
              is a reload.",

@@ -1,0 +1,157 @@
+//! Hears from the kernel when the machine's network changes: a netlink socket around [`Network`] and [`Burst`].
+
+use std::collections::VecDeque;
+use std::future::pending;
+use std::io;
+use std::net::IpAddr;
+use std::os::unix::net::UnixDatagram as StdDatagram;
+use std::time::{Duration, Instant};
+
+use netlink_packet_core::{
+    NLM_F_DUMP, NLM_F_REQUEST, NLMSG_ALIGNTO, NetlinkBuffer, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+};
+use netlink_packet_route::RouteNetlinkMessage;
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, socket};
+use nix::time::{ClockId, clock_gettime};
+use tokio::net::UnixDatagram;
+
+use crate::network_changes::{Burst, Network, Suspension};
+
+/// What is told without being asked: links, and the addresses and routes of both families.
+const GROUPS: i32 = libc::RTMGRP_LINK
+    | libc::RTMGRP_IPV4_IFADDR
+    | libc::RTMGRP_IPV6_IFADDR
+    | libc::RTMGRP_IPV4_ROUTE
+    | libc::RTMGRP_IPV6_ROUTE;
+/// The kernel sends no more at once.
+const BUFFER: usize = 32 * 1024;
+
+/// The machine's network, watched.
+pub struct NetworkWatch {
+    /// A netlink socket, and no Unix one: of that type only what all sockets of datagrams can is used.
+    socket: UnixDatagram,
+    buffer: Vec<u8>,
+    /// What there is already is asked for, one thing after the other.
+    to_ask: VecDeque<RouteNetlinkMessage>,
+    asked: bool,
+    network: Network,
+    burst: Burst,
+}
+
+impl NetworkWatch {
+    /// Begins to listen; needs a runtime. Of routes only those to these resolvers count.
+    ///
+    /// # Errors
+    /// If the kernel, or whoever confines the process, allows no such socket.
+    pub fn open(resolvers: Vec<IpAddr>) -> io::Result<NetworkWatch> {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let opened = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute)?;
+        bind(std::os::fd::AsRawFd::as_raw_fd(&opened), &NetlinkAddr::new(0, GROUPS.unsigned_abs()))?;
+        Ok(NetworkWatch {
+            socket: UnixDatagram::from_std(StdDatagram::from(opened))?,
+            buffer: vec![0; BUFFER],
+            to_ask: everything(),
+            asked: false,
+            network: Network::new(resolvers),
+            burst: Burst::default(),
+        })
+    }
+
+    /// Other resolvers from now on.
+    pub fn lead_to(&mut self, resolvers: Vec<IpAddr>) {
+        self.network.lead_to(resolvers);
+    }
+
+    /// Waits for a change, and for what comes with it; says what it is in a few words. Nothing is lost if the wait is
+    /// given up.
+    ///
+    /// # Errors
+    /// If nothing more can be heard.
+    pub async fn changed(&mut self) -> io::Result<String> {
+        loop {
+            if !self.asked
+                && let Some(question) = self.to_ask.front()
+            {
+                self.socket.send(&request(question)).await?;
+                self.to_ask.pop_front();
+                self.asked = true;
+            }
+            let due = self.burst.due();
+            let received = tokio::select! {
+                // changes that never end are told in time as well
+                biased;
+                () = until(due) => return Ok(self.burst.tell()),
+                received = self.socket.recv(&mut self.buffer) => received,
+            };
+            match received {
+                Ok(length) => self.read(length),
+                Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => {
+                    // more than the socket could hold: what was lost is unknown
+                    self.network.forget();
+                    (self.to_ask, self.asked) = (everything(), false);
+                    self.burst.add("much at once".to_owned(), Instant::now());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Reads the messages of one datagram.
+    fn read(&mut self, length: usize) {
+        let mut rest = &self.buffer[..length];
+        while let Ok(buffer) = NetlinkBuffer::new_checked(&rest) {
+            let length = buffer.length() as usize;
+            match NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest) {
+                Ok(NetlinkMessage { header, payload: NetlinkPayload::InnerMessage(message), .. }) => {
+                    if let Some(change) = self.network.take(header.flags, &message) {
+                        log::debug!("network: {change}");
+                        self.burst.add(change, Instant::now());
+                    }
+                }
+                // all of what was asked for has come, or nothing of it will
+                Ok(NetlinkMessage { payload: NetlinkPayload::Done(_) | NetlinkPayload::Error(_), .. }) => {
+                    self.asked = false;
+                }
+                Ok(_) => {}
+                Err(error) => log::debug!("network: a message of the kernel cannot be read: {error}"),
+            }
+            let next = length.next_multiple_of(NLMSG_ALIGNTO.into());
+            rest = rest.get(next..).unwrap_or_default();
+        }
+    }
+}
+
+/// Requests for what there is: links first, since their names are told with the rest.
+fn everything() -> VecDeque<RouteNetlinkMessage> {
+    VecDeque::from([
+        RouteNetlinkMessage::GetLink(Default::default()),
+        RouteNetlinkMessage::GetAddress(Default::default()),
+        RouteNetlinkMessage::GetRoute(Default::default()),
+    ])
+}
+
+fn request(question: &RouteNetlinkMessage) -> Vec<u8> {
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+    let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(question.clone()));
+    message.finalize();
+    let mut octets = vec![0; message.buffer_len()];
+    message.serialize(&mut octets);
+    octets
+}
+
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
+        None => pending().await,
+    }
+}
+
+/// Whether the machine has just come out of suspend, and how long it slept.
+pub fn resumed(suspension: &mut Suspension) -> Option<Duration> {
+    let time = |clock| clock_gettime(clock).ok().map(Duration::from);
+    // in this order a pause between the two looks like less sleep, never like more
+    let since_boot = time(ClockId::CLOCK_BOOTTIME)?;
+    suspension.seen(since_boot, time(ClockId::CLOCK_MONOTONIC)?)
+}
