@@ -6,6 +6,7 @@ use std::fmt::Display;
 use std::process::ExitCode;
 
 use crate::cli::{self, Action, Invocation};
+use crate::clock::{self, Memory};
 use crate::config::file::{self, Loaded, Source};
 use crate::config::settings::{LogTarget, Sandbox, Settings};
 use crate::config::values::DOT_PORT;
@@ -127,11 +128,13 @@ fn open(source: &Source, settings: &Settings, inherited: Vec<Inherited>) -> Resu
     let certificate = read_certificate(settings, |note| log::warn!("{note}"))?;
     let bound = listeners(settings, inherited)?;
     let control = open_control(settings, &identity)?;
-    let reach = reach(source, settings, control.as_ref());
+    let memory = Memory::take_up(std::env::var_os("STATE_DIRECTORY").as_deref(), &clock::FLOOR);
+    let mut reach = reach(source, settings, control.as_ref());
+    reach.memory = memory.as_ref().and_then(Memory::folder).map(Into::into);
     let privileges = privileges::give_up(&identity).map_err(failure)?;
     say_who_serves(settings, &identity);
     let (confined, system_calls) = confine(settings.process.sandbox, &reach).map_err(Stop::Failure)?;
-    let premises = Premises { source: source.clone(), privileges, confined, reach, system_calls, control };
+    let premises = Premises { source: source.clone(), privileges, confined, reach, system_calls, control, memory };
     Ok(Opened { premises, servers, certificate, bound })
 }
 

@@ -87,6 +87,7 @@ pub mod system_dns {
 
 pub mod bell;
 pub mod cli;
+pub mod clock;
 pub mod control;
 pub mod inherited;
 pub mod network_changes;

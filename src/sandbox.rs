@@ -36,6 +36,8 @@ pub struct Reach {
     pub folders: BTreeSet<PathBuf>,
     /// The folder in which it may remove its control socket.
     pub clean_up: Option<PathBuf>,
+    /// The folder in which it may write the last good time.
+    pub memory: Option<PathBuf>,
     /// TCP ports that it may connect to.
     pub ports: BTreeSet<u16>,
 }
@@ -72,7 +74,7 @@ impl Reach {
 /// What holds from now on.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Confined {
-    /// Whether only the folders can be read, and nothing written.
+    /// Whether only the folders can be read, and nothing written but the last good time.
     pub files: bool,
     /// The only ports that can be connected to, if the kernel can hold it.
     pub ports: Option<BTreeSet<u16>>,
@@ -130,8 +132,10 @@ fn restrict(reach: &Reach) -> Result<RestrictionStatus, RulesetError> {
         .scope(Scope::Signal)?;
     let folders = reach.folders.iter().map(|folder| (folder, read));
     let clean_up = reach.clean_up.iter().map(|folder| (folder, BitFlags::from(AccessFs::RemoveFile)));
+    let write = read | AccessFs::WriteFile | AccessFs::MakeReg;
+    let memory = reach.memory.iter().map(|folder| (folder, write));
     let mut created = ruleset.create()?;
-    for (folder, access) in folders.chain(clean_up) {
+    for (folder, access) in folders.chain(clean_up).chain(memory) {
         // what is not there needs no right
         if let Ok(fd) = PathFd::new(folder) {
             created = created.add_rule(PathBeneath::new(fd, access))?;

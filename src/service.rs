@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::clock::{FLOOR, Memory};
 use crate::config::file::{self, Loaded, Source};
 use crate::config::settings::ClientTls;
 use crate::control::{Answer, ControlSocket, Question, Request};
@@ -48,6 +49,8 @@ pub struct Premises {
     pub system_calls: Option<usize>,
     /// The control socket, if there is one.
     pub control: Option<ControlSocket>,
+    /// Where the last good time is kept, if there is a place for it.
+    pub memory: Option<Memory>,
 }
 
 /// A worker, as it is held.
@@ -150,6 +153,9 @@ impl Service {
         }
         systemd::stopping();
         self.stop.send_replace(true);
+        if let Some(memory) = &mut self.premises.memory {
+            memory.keep(&FLOOR, true);
+        }
         let counters = self.counters();
         let mut faults = Vec::new();
         for worker in self.workers {
@@ -229,7 +235,7 @@ impl Service {
         self.servers.iter().flatten().map(|server| server.settings().address.ip()).collect()
     }
 
-    /// Looks whether the workers live, and tells the service manager what it should know.
+    /// Looks whether the workers live, tells the service manager what it should know, and keeps the time.
     fn look(&mut self) -> Result<(), String> {
         if self.workers.iter().any(|worker| worker.thread.is_finished()) {
             return Err("a worker ended by itself; the service cannot go on without it".to_owned());
@@ -237,6 +243,9 @@ impl Service {
         let counters = self.counters();
         if self.pulse.all_alive(&counters) {
             systemd::alive();
+        }
+        if let Some(memory) = &mut self.premises.memory {
+            memory.keep(&FLOOR, false);
         }
         let summary = self.summary();
         if summary != self.told {

@@ -84,6 +84,7 @@ mod hostile {
 /// Start and stop of the process.
 mod life {
     mod certificates;
+    mod clock;
     pub(crate) mod control;
     pub(crate) mod inherited;
     mod network;

@@ -19,6 +19,7 @@ use rustls::{
     CertificateError, CipherSuite, ClientConfig, DigitallySignedStruct, NamedGroup, RootCertStore, SignatureScheme,
 };
 
+use crate::clock;
 use crate::config::options::{CLIENT_CERTIFICATE, CLIENT_KEY};
 use crate::config::settings::{Authentication, ClientCertificate, Pin, Profile, Roots, Server, TlsTerms};
 use crate::pem_pair::{Moment, Named, Pair, PemFault};
@@ -289,7 +290,10 @@ impl Judge {
         now: UnixTime,
     ) -> Result<(), rustls::Error> {
         if let Some(chain) = &self.chain {
-            chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)?;
+            // the clock may be one that is wrong at boot
+            clock::FLOOR.judge(now, |time| {
+                chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, time)
+            })?;
         }
         if !self.pins.is_empty() {
             let parsed = ParsedCertificate::try_from(end_entity)?;

@@ -84,6 +84,19 @@ impl Certificate {
         self.valid(now + Duration::days(1), now + Duration::days(30))
     }
 
+    /// Valid since the year 2000.
+    #[must_use]
+    pub fn valid_for_long(self) -> Self {
+        self.valid(OffsetDateTime::UNIX_EPOCH + Duration::days(10_957), OffsetDateTime::now_utc() + Duration::days(30))
+    }
+
+    /// Valid in January 2000 only.
+    #[must_use]
+    pub fn long_expired(self) -> Self {
+        let begin = OffsetDateTime::UNIX_EPOCH + Duration::days(10_957);
+        self.valid(begin, begin + Duration::days(31))
+    }
+
     /// For client authentication only.
     #[must_use]
     pub fn client_auth_only(mut self) -> Self {

@@ -82,6 +82,7 @@ const LAYERS: &[(u8, &[&str])] = &[
         0,
         &[
             "bell",
+            "clock",
             "config/options",
             "dns/framing",
             "dns/name",

@@ -313,6 +313,14 @@ fn program_page() -> String {
              unit allows; where they cannot be had, the log says so and only suspend is noticed.",
         ),
         (
+            "CLOCK",
+            "A machine may boot with a clock that is far in the past, when no certificate is valid yet, and need names to \
+             set it. A clock before the date of the program is not believed: certificates are judged as of that date. A \
+             certificate that is not valid yet even so is judged as of the last time at which a resolver's certificate was \
+             good, if the service manager gives a state directory (STATE_DIRECTORY). The log says so once. All else about \
+             a certificate is judged as ever, and with a clock that is right nothing of this takes effect.",
+        ),
+        (
             "SIGNALS",
             "SIGTERM and SIGINT end the service: no new queries are taken, and those in flight are answered first. SIGHUP \
              is a reload.",
@@ -346,6 +354,12 @@ fn program_page() -> String {
         ".TP\n.I {}\n{}",
         "/var/lib/dot-proxy/system-dns".replace('-', "\\-"),
         roff("What \"system-dns enable\" changed, with copies of what was there before; only while it is enabled.")
+    );
+    let _ = write!(
+        text,
+        ".TP\n.I {}\n{}",
+        "/var/lib/dot-proxy-clock/last-good-time".replace('-', "\\-"),
+        roff("See CLOCK. It may be removed.")
     );
     text.push_str(".SH SEE ALSO\n.BR dot\\-proxy.toml (5)\n");
     folded(&text)
