@@ -5,6 +5,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use testkit::proxy_process::Signal;
 use testkit::{Act, DotServer, Journal, Pki, Proxy, Stage, UdpClient, inspect, query};
 
 use crate::conformance::namespace::{in_namespace, is_there, run, skipped};
@@ -225,5 +226,33 @@ fn a_route_to_the_resolvers_counts_also_after_a_reload_named_others() {
         run("ip route add 203.0.113.0/24 dev lo");
         let said = wait_for_renewals(&proxy, 2);
         assert!(said.len() == 2 && said[1].contains("(route to 203.0.113.0/24 by lo new)"), "{said:?}");
+    });
+}
+
+#[test]
+fn more_changes_than_can_be_heard_are_one_and_what_there_is_then_is_found_out() {
+    in_namespace(&ADDRESSES, || {
+        let pki = Pki::new();
+        let (server, proxy) = connected(&pki, "");
+        let addresses =
+            (0..3000).map(|number| format!("addr add 10.9.{}.{}/32 dev lo\n", number / 250, number % 250 + 1));
+        let file = pki.directory().join("flood");
+        fs::write(&file, addresses.collect::<String>()).unwrap();
+        // while the process does not read, the kernel keeps some hundreds of messages and drops the others
+        proxy.signal(Signal::SIGSTOP);
+        run(&format!("ip -batch {}", file.display()));
+        proxy.signal(Signal::SIGCONT);
+        assert!(proxy.wait_for_log("network changed (much at once", LONG), "{}", proxy.log());
+        wait_for_connections(&server, &proxy, 2);
+        run("ip addr add 192.0.2.9/32 dev lo");
+        assert!(proxy.wait_for_log("address 192.0.2.9/32 new", LONG), "{}", proxy.log());
+        let before = wait_for_renewals(&proxy, 2).len();
+        // known only from what was asked for afterwards
+        run("ip addr change 192.0.2.7/32 dev lo valid_lft 3600 preferred_lft 3600");
+        run("ip addr change 10.9.11.250/32 dev lo valid_lft 3600 preferred_lft 3600");
+        run("ip addr del 10.9.11.250/32 dev lo");
+        let said = wait_for_renewals(&proxy, before + 1);
+        assert!(said[before].contains("network changed (address 10.9.11.250/32 gone): "), "{said:?}");
+        answered_at_once(&proxy, "after.test");
     });
 }

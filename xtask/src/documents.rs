@@ -291,8 +291,8 @@ fn program_page() -> String {
              (dot-proxy, or nobody where there is no such user), with no capability, no way to new privileges and no \
              access for debuggers; that root cannot come back is tried before anything is served. It serves as root only \
              with user = \"root\". Then it confines itself, as far as the kernel can: with Landlock to reading its \
-             configuration, its certificates and the trust store, and to TCP connections to port 853 and the ports of its \
-             servers; with seccomp to the system calls that it needs, of which none starts a program or makes memory \
+             configuration, its certificates and the trust store, to writing its state directory, and to TCP connections \
+             to port 853 and the ports of its servers; with seccomp to the system calls that it needs, of which none starts a program or makes memory \
              executable. One line of the log says what holds. What was given up is not had again at a reload: a server on \
              another port, or a file in another folder, is refused then and needs a restart.",
         ),
