@@ -106,7 +106,10 @@ impl Conversation {
                     self.peer_ended(if self.wire.write_failed() { PeerEnd::Rst } else { PeerEnd::Fin });
                     return Err(Over);
                 }
-                Ok(length) => return Ok(length),
+                Ok(length) => {
+                    self.wire.touch();
+                    return Ok(length);
+                }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(_) => {
                     self.peer_ended(PeerEnd::Rst);

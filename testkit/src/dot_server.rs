@@ -299,6 +299,13 @@ impl DotServer {
         }
     }
 
+    /// Closes the connections on which nothing has been received or answered for this long, as servers do with idle ones.
+    pub fn close_idle(&self, limit: Duration, how: How) {
+        for wire in self.shared.wires().iter().filter(|wire| wire.idle_for() >= limit) {
+            wire.close(how);
+        }
+    }
+
     /// Lets all connections that exist go silent both ways, without closing them; new ones work.
     ///
     /// The kernel still acknowledges what the peer sends: a path on which even that is missing needs a packet filter.

@@ -32,6 +32,8 @@ pub(crate) struct Wire {
     tls: Mutex<Option<ServerConnection>>,
     forged_alpn: Mutex<Option<Vec<u8>>>,
     waker: Waker,
+    /// When something was last received or answered.
+    busy_at: Mutex<Instant>,
     order: AtomicU8,
     frozen: AtomicBool,
     ended: AtomicBool,
@@ -60,6 +62,7 @@ impl Wire {
             tls: Mutex::new(tls),
             forged_alpn: Mutex::new(forged_alpn),
             waker,
+            busy_at: Mutex::new(Instant::now()),
             order: AtomicU8::new(0),
             frozen: AtomicBool::new(false),
             ended: AtomicBool::new(false),
@@ -74,6 +77,16 @@ impl Wire {
 
     pub(crate) fn is_frozen(&self) -> bool {
         self.frozen.load(SeqCst)
+    }
+
+    /// Something was received or answered just now.
+    pub(crate) fn touch(&self) {
+        *self.busy_at.lock().unwrap() = Instant::now();
+    }
+
+    /// For how long nothing has been received or answered.
+    pub(crate) fn idle_for(&self) -> Duration {
+        self.busy_at.lock().unwrap().elapsed()
     }
 
     /// Whether the server has closed its direction.
@@ -118,6 +131,7 @@ impl Wire {
     /// Sends a message in a record of its own; without `flush` it waits for the next [`Self::flush`].
     pub(crate) fn answer(&self, message: &[u8], flush: bool) {
         self.journal.answered(self.id, message);
+        self.touch();
         self.put(&framed(message));
         if flush {
             self.flush();

@@ -377,3 +377,24 @@ fn is_fast_enough_for_load_tests() {
     let rate = f64::from(batches * u32::from(size)) / start.elapsed().as_secs_f64();
     assert!(rate > 2_000.0, "{rate} queries/s even for a busy machine is too slow");
 }
+
+#[test]
+fn closes_connections_that_are_idle_and_no_others() {
+    let bench = bench(|builder| builder);
+    let mut idle = bench.connect();
+    let limit = Duration::from_millis(300);
+    let deadline = Instant::now() + SOON;
+    // the second one is busy whenever idle ones are looked for
+    let mut busy = bench.connect();
+    let end = loop {
+        assert!(busy.ask(&query(1, "busy.test", A)).is_some());
+        bench.server.close_idle(limit, How::CloseNotify);
+        match idle.recv(NOTHING / 10) {
+            Ok(None) => assert!(Instant::now() < deadline, "the idle connection is still there"),
+            Ok(Some(_)) => panic!("nothing was asked"),
+            Err(end) => break end,
+        }
+    };
+    assert_eq!(end, Ended::CloseNotify);
+    assert!(busy.ask(&query(2, "busy.test", A)).is_some());
+}
