@@ -4,3 +4,5 @@ mod completions;
 pub mod copyright;
 pub mod demo;
 pub mod documents;
+pub mod fault_server;
+pub mod troubled;
