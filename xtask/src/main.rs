@@ -1,4 +1,4 @@
-//! `cargo xtask docs [--check]`, `cargo xtask demo` and `cargo xtask fault-server`.
+//! `cargo xtask docs [--check]`, `cargo xtask demo`, `cargo xtask fault-server` and `cargo xtask soak`.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a development tool talks to its user")]
 
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use xtask::{demo, documents, fault_server};
+use xtask::{demo, documents, fault_server, soak, soak_stand};
 
 fn main() -> ExitCode {
     let command = Command::new("xtask")
@@ -16,12 +16,14 @@ fn main() -> ExitCode {
             Arg::new("check").long("check").action(ArgAction::SetTrue).help("Only says whether they are up to date."),
         ))
         .subcommand(Command::new("demo").about("Shows the main job on this machine alone, without the internet."))
-        .subcommand(fault_server_command());
+        .subcommand(fault_server_command())
+        .subcommand(soak_command());
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let result = match command.get_matches().subcommand() {
         Some(("docs", matches)) if matches.get_flag("check") => documents::check(&root),
         Some(("docs", _)) => documents::write(&root),
         Some(("fault-server", matches)) => run_fault_server(matches),
+        Some(("soak", matches)) => run_soak(matches, &root),
         _ => demo::run(&root),
     };
     match result {
@@ -72,4 +74,50 @@ fn run_fault_server(matches: &ArgMatches) -> Result<String, String> {
     let ca_file = matches.get_one::<String>("ca-file").map(String::as_str).unwrap_or_default();
     fault_server::run(&listen, answer_after, Path::new(ca_file), std::io::stdin().lock(), std::io::stdout())?;
     Ok(String::new())
+}
+
+fn soak_command() -> Command {
+    let tests: Vec<String> = soak::TESTS.iter().map(|(name, about, _)| format!("{name}  {about}")).collect();
+    Command::new("soak")
+        .about("Tests for an hour under mixed faults, or one of the other long tests.")
+        .after_help(format!("Tests for --only, named after their numbers in docs/faults.md:\n{}", tests.join("\n")))
+        .arg(
+            Arg::new("minutes")
+                .long("minutes")
+                .default_value("60")
+                .value_parser(clap::value_parser!(f64))
+                .help("How long faults are mixed, after a first round of them."),
+        )
+        .arg(
+            Arg::new("only")
+                .long("only")
+                .value_parser(soak::TESTS.iter().map(|(name, ..)| *name).collect::<Vec<_>>())
+                .help("Another long test in its place."),
+        )
+        .arg(
+            Arg::new("scale")
+                .long("scale")
+                .default_value("1")
+                .value_parser(clap::value_parser!(f64))
+                .help("Which part of its full length the other test takes."),
+        )
+        .arg(
+            Arg::new("dot-proxy")
+                .long("dot-proxy")
+                .value_name("PATH")
+                .help("The program under test. By default it is built, as for a release."),
+        )
+}
+
+fn run_soak(matches: &ArgMatches, root: &Path) -> Result<String, String> {
+    let number = |name: &str| matches.get_one::<f64>(name).copied().unwrap_or_default().max(0.0);
+    let program = match matches.get_one::<String>("dot-proxy") {
+        Some(path) => path.into(),
+        None => soak_stand::program(root)?,
+    };
+    let only = matches.get_one::<String>("only");
+    match soak::TESTS.iter().find(|(name, ..)| only.is_some_and(|only| only == name)) {
+        Some((_, _, test)) => test(&program, number("scale")),
+        None => soak::mixed(&program, number("minutes")),
+    }
 }
