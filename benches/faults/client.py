@@ -20,6 +20,12 @@ def query(number, name):
     return struct.pack("!6H", number, 0x0100, 1, 0, 0, 0) + labels + b"\0\0\1\0\1"
 
 
+def dropped(ports):
+    """How many packets the kernel could not put into the buffers of sockets with these ports (proc(5))."""
+    lines = [line.split() for line in open("/proc/net/udp", encoding="ascii")][1:]
+    return sum(int(line[-1]) for line in lines if int(line[1].split(":")[1], 16) in ports)
+
+
 class Load:
     """Queries to one port, and their outcomes. Every name is new, so that no cache can answer."""
 
@@ -36,7 +42,9 @@ class Load:
         self.answers = {}  # ID: (time, response code, whether an address is in it)
         self.impossible = []  # (from, to): times within which no server can answer
         self.strange = 0  # packets that answer nothing that was asked, and second answers
-        self.late_by = 0.0  # the client's own fault: the most that a query was sent behind its time
+        # the client's own faults: the most that a query was sent behind its time, and answers that it had no room for
+        self.late_by = 0.0
+        self.dropped = 0
         self.over = False
         self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()
@@ -101,6 +109,7 @@ class Load:
         """Ends it at once."""
         self.over = True
         self.reader.join()
+        self.dropped = dropped({one.getsockname()[1] for one in self.sockets})
         self.readable.close()
         for one in self.sockets:
             one.close()
@@ -118,6 +127,7 @@ class Load:
             apart_answered=0,
         )
         figures["late_by_ms"] = round(self.late_by * 1000, 1)
+        figures["dropped"] = self.dropped
         for number, (at, _) in enumerate(self.sent):
             answered, code, has_address = self.answers.get(number, (None, None, None))
             took = None if answered is None else answered - at

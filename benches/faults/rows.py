@@ -1,4 +1,4 @@
-"""The rows: what goes wrong, and under which load. Each is played to a program just started, with servers of its own."""
+"""The rows: what goes wrong, under which load. Each is played to a program just started, with servers of its own."""
 
 import threading
 import time

@@ -64,7 +64,7 @@ fn fault_server_command() -> Command {
                 .value_name("MS")
                 .default_value("0")
                 .value_parser(clap::value_parser!(u64))
-                .help("Milliseconds between a query and its answer."),
+                .help("Milliseconds between a query, or a ClientHello, and its answer."),
         )
 }
 

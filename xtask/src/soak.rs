@@ -225,7 +225,7 @@ fn never_made(stand: &Stand, stage: Stage) {
         }
         pause(SECOND);
         for server in most {
-            server.server().set_stage(Stage::Normal);
+            server.recover();
         }
         // with an answer a server's rest is forgotten, and the next one is short again
         pause(SECOND / 2);

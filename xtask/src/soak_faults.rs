@@ -63,11 +63,11 @@ fn hole(stand: &Stand, _: &Load) {
 
 /// The first server lets nobody in, and those who are in must leave.
 fn unusable(stand: &Stand, stage: Stage) {
-    let server = stand.servers[0].server();
-    server.set_stage(stage);
-    server.close_all(How::Rst);
+    let server = &stand.servers[0];
+    server.server().set_stage(stage);
+    server.server().close_all(How::Rst);
     pause(Duration::from_secs(5));
-    server.set_stage(Stage::Normal);
+    server.recover();
 }
 
 fn restart(stand: &Stand, load: &Load) {

@@ -100,7 +100,7 @@ impl Stand {
     /// New connections get through again.
     pub fn reconnect(&self) {
         for server in &self.servers {
-            server.server().set_stage(Stage::Normal);
+            server.recover();
         }
     }
 

@@ -15,7 +15,7 @@ const TICK: Duration = Duration::from_millis(20);
 /// What is wrong with a server at present.
 #[derive(Clone, Copy, Debug, Default)]
 struct Mood {
-    /// Time between a query and its answer, as a path of that length would take.
+    /// Time between a query or a ClientHello and its answer, as a path of that length would take.
     answer_after: Duration,
     /// How every connection ends behind its first answer, if it does.
     close_after_answer: Option<How>,
@@ -29,6 +29,11 @@ impl Mood {
     /// What is left of the black hole.
     fn hole(&self) -> Option<Duration> {
         self.hole_until.map(|end| end.saturating_duration_since(Instant::now())).filter(|left| !left.is_zero())
+    }
+
+    /// How new connections fare when nothing is wrong with them.
+    fn usual_stage(&self) -> Stage {
+        if self.answer_after.is_zero() { Stage::Normal } else { Stage::HandshakeDelay(self.answer_after) }
     }
 
     fn reaction(&self, received: &Received) -> Vec<Act> {
@@ -87,7 +92,8 @@ impl Troubled {
             let mood = *locked(&of_script);
             mood.reaction(received)
         };
-        let server = DotServer::builder().identity(identity).listen(listen).script(script).start();
+        let stage = locked(&mood).usual_stage();
+        let server = DotServer::builder().identity(identity).listen(listen).script(script).stage(stage).start();
         let troubled = Arc::new(Troubled { server, mood, queries });
         let watched = Arc::downgrade(&troubled);
         thread::spawn(move || watch(&watched));
@@ -99,7 +105,13 @@ impl Troubled {
         &self.server
     }
 
-    /// From now on the answers take this long.
+    /// New connections fare as they should, whatever was wrong with them.
+    pub fn recover(&self) {
+        let stage = locked(&self.mood).usual_stage();
+        self.server.set_stage(stage);
+    }
+
+    /// From now on the answers to queries take this long.
     pub fn answer_after(&self, time: Duration) {
         locked(&self.mood).answer_after = time;
     }
@@ -144,11 +156,12 @@ impl Troubled {
     fn tick(&self) {
         let mood = *locked(&self.mood);
         if mood.hole_until.is_some() {
-            let left = mood.hole();
-            if left.is_none() {
+            if let Some(left) = mood.hole() {
+                self.server.set_stage(Stage::HandshakeDelay(left));
+            } else {
                 locked(&self.mood).hole_until = None;
+                self.recover();
             }
-            self.server.set_stage(left.map_or(Stage::Normal, Stage::HandshakeDelay));
         }
         if let Some(limit) = mood.idle_limit {
             self.server.close_idle(limit, How::CloseNotify);
