@@ -44,6 +44,7 @@ pub mod upstream {
     pub mod solo;
     pub mod tally;
     pub mod tempo;
+    pub mod tickets;
     pub mod tls;
 }
 

@@ -114,6 +114,10 @@ impl Connection {
         self.shared.proven.set(false);
         self.shared.given_up.set(true);
         self.retire();
+        if !self.was_authenticated() {
+            // those whose queries were never sent need not wait to be asked for elsewhere
+            end_queue(&self.shared, &Trouble::Ended("given up".to_owned()));
+        }
     }
 
     /// Whether it was given up.
@@ -240,7 +244,8 @@ async fn run(order: Order, shared: Rc<Shared>) -> Option<Farewell> {
     let farewell = Farewell { end: ended.end, idle: session.idle_time(Instant::now()) };
     let trouble = Trouble::Ended(ended.why);
     let blameless = session.served || session.stood_ready;
-    let unanswered = !session.in_flight.is_empty() && !blameless;
+    // why it was given up is known already
+    let unanswered = !session.in_flight.is_empty() && !blameless && !shared.given_up.get();
     let lost: Vec<_> = session.in_flight.drain().filter(|waiter| !waiter.is_closed()).collect();
     if unanswered && server.is_doubtful() {
         // the probe of a doubtful server failed, whether or not somebody still waits for it

@@ -11,6 +11,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use super::health::{Health, Rest};
 use super::lifetime::Lifetime;
 use super::tally::Tally;
+use super::tickets::Tickets;
 use super::tls::{Authenticity, Sources, TlsError, client_config, client_pair_of, roots_of, server_name};
 use crate::config::settings::{Server, ServerGroup, TlsTerms};
 use crate::pem_pair::{Moment, Pair};
@@ -44,6 +45,7 @@ struct Tls {
     client: Option<Arc<Pair>>,
     /// What became of its authentication.
     authenticity: Arc<Authenticity>,
+    tickets: Arc<Tickets>,
     config: Arc<ClientConfig>,
 }
 
@@ -52,8 +54,10 @@ impl Tls {
         let (name, roots) = (server_name(server, terms)?, roots_of(terms, sources)?);
         let client = client_pair_of(server, terms, sources)?;
         let authenticity = Arc::new(Authenticity::new(&server.label, terms.profile));
-        let config = client_config(&server.label, terms, roots.clone(), client.as_deref(), authenticity.clone())?;
-        Ok(Tls { name, roots, client, authenticity, config })
+        let tickets: Arc<Tickets> = Arc::default();
+        let (trusted, shown) = (roots.clone(), client.as_deref());
+        let config = client_config(&server.label, terms, trusted, shown, authenticity.clone(), tickets.clone())?;
+        Ok(Tls { name, roots, client, authenticity, tickets, config })
     }
 
     /// Whether a session under one is as good as a session under the other, where the settings are the same.
@@ -181,8 +185,12 @@ impl UpstreamServer {
         self.lifetime.lock().unwrap_or_else(PoisonError::into_inner).closed_by_server(idle, now);
     }
 
-    /// The network is another one: failures and habits seen over the old one count no more.
+    /// The network is another one: failures and habits seen over the old one count no more, and nobody shall know us
+    /// again.
     pub fn forget(&self) {
+        if let Some(tls) = &self.tls {
+            tls.tickets.drop_all();
+        }
         self.with_health(|health| *health = Health::default());
         self.lifetime.lock().unwrap_or_else(PoisonError::into_inner).forget();
     }

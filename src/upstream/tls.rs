@@ -19,13 +19,11 @@ use rustls::{
     CertificateError, CipherSuite, ClientConfig, DigitallySignedStruct, NamedGroup, RootCertStore, SignatureScheme,
 };
 
+use super::tickets::Tickets;
 use crate::clock;
 use crate::config::options::{CLIENT_CERTIFICATE, CLIENT_KEY};
 use crate::config::settings::{Authentication, ClientCertificate, Pin, Profile, Roots, Server, TlsTerms};
 use crate::pem_pair::{Moment, Named, Pair, PemFault};
-
-/// Session tickets kept for one server; the library keeps eight for each server name.
-const SESSIONS: usize = 8;
 
 /// Why an upstream entry cannot be used.
 #[derive(Debug)]
@@ -202,6 +200,7 @@ pub fn client_config(
     roots: Option<Arc<RootCertStore>>,
     client: Option<&Pair>,
     authenticity: Arc<Authenticity>,
+    tickets: Arc<Tickets>,
 ) -> Result<Arc<ClientConfig>, TlsError> {
     let refused = |why: String| TlsError::Refused(label.to_owned(), why);
     let provider = provider(terms.post_quantum);
@@ -223,7 +222,7 @@ pub fn client_config(
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = vec![b"dot".to_vec()];
-    config.resumption = Resumption::in_memory_sessions(SESSIONS);
+    config.resumption = Resumption::store(tickets);
     Ok(Arc::new(config))
 }
 

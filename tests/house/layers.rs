@@ -103,6 +103,7 @@ const LAYERS: &[(u8, &[&str])] = &[
             "upstream/outcome",
             "upstream/tally",
             "upstream/tempo",
+            "upstream/tickets",
         ],
     ),
 ];

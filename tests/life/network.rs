@@ -5,6 +5,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use testkit::journal::Connection;
 use testkit::proxy_process::Signal;
 use testkit::{Act, DotServer, Journal, Pki, Proxy, Stage, UdpClient, inspect, query};
 
@@ -66,6 +67,23 @@ fn answered_at_once(proxy: &Proxy, name: &str) {
     let answer = UdpClient::connect(proxy.address()).ask(&query(2, name, 1)).expect("a reply");
     assert_eq!(inspect::rcode(&answer), 0, "{}", proxy.log());
     assert!(asked.elapsed() < Duration::from_secs(1), "{:?}\n{}", asked.elapsed(), proxy.log());
+}
+
+#[test]
+fn no_session_of_the_old_network_is_resumed_in_the_new_one() {
+    in_namespace(&ADDRESSES, || {
+        let pki = Pki::new();
+        let (server, proxy) = connected(&pki, "");
+        // the ticket is there, and used in the same network
+        server.close_all(testkit::How::CloseNotify);
+        wait_for_connections(&server, &proxy, 2);
+        leave_from("192.0.2.8");
+        run("ip addr del 192.0.2.7/32 dev lo");
+        wait_for_connections(&server, &proxy, 3);
+        let resumed =
+            server.with_journal(|journal| journal.connections.iter().map(Connection::is_resumed).collect::<Vec<_>>());
+        assert_eq!(resumed, [false, true, false], "{}", proxy.log());
+    });
 }
 
 #[test]
