@@ -297,9 +297,9 @@ options! {
     SECOND_TRY_AFTER: "upstream", "second-try-after", Kind::Duration { min: millis(50), max: seconds(30) }, Reload, "\"1200ms\"", None,
         "A query unanswered for so long is also sent to the next server, or over a new connection if nothing came on the old one.",
         "The first answer counts. It must be shorter than the deadline.";
-    IDLE_TIMEOUT: "upstream", "idle-timeout", Kind::Duration { min: millis(200), max: seconds(3600) }, Reload, "\"30s\"", None,
-        "How long an unused connection to a resolver stays open, unless the resolver grants less.",
-        "";
+    IDLE_TIMEOUT: "upstream", "idle-timeout", Kind::Duration { min: millis(200), max: seconds(3600) }, Reload, "\"2m\"", None,
+        "How long an unused connection to a resolver stays open, unless the resolver grants less, or has shown that it closes sooner.",
+        "A resolver that twice closes what has been idle for so long has shown it: from then on dot-proxy closes first. While there are queries, a connection that ends sooner than this is made anew at once, so that the next query finds one.";
     IN_FLIGHT: "upstream", "in-flight", Kind::Integer { min: 1, max: 32_768 }, Reload, "4096", None,
         "How many queries may be in flight on one connection to a resolver; more wait.",
         "";
