@@ -60,6 +60,8 @@ mod conformance {
     mod p_client_certificates;
     /// P. Plain DNS, where a route names it.
     mod p_plain;
+    /// P. Which server is asked.
+    mod p_policies;
     /// P. Routes.
     mod p_routes;
     /// Proxies with other settings for their resolvers.

@@ -23,6 +23,12 @@ pub(crate) fn status(proxy: &Proxy) -> (i32, String) {
     command(proxy, &["status"])
 }
 
+/// What `dot-proxy status --json` says.
+pub(crate) fn status_json(proxy: &Proxy) -> serde_json::Value {
+    let (_, text) = command(proxy, &["status", "--json"]);
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
 /// What `dot-proxy reload` says.
 pub(crate) fn ask_reload(proxy: &Proxy) -> (i32, String) {
     command(proxy, &["reload"])

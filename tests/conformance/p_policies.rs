@@ -1,0 +1,114 @@
+//! Theme P: which server of a group is asked, and when a second one.
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use testkit::{Act, DotServer, Pki, Proxy, Received, UdpClient, default_answer, inspect, query};
+
+use super::resolvers::{LONG, proxy_before};
+use crate::life::control::status_json;
+
+/// A CA, and servers that answer each after a time of its own.
+fn servers(delays: &[u64]) -> (Pki, Vec<DotServer>) {
+    let pki = Pki::new();
+    let server = |&delay: &u64| {
+        let server = DotServer::start(pki.server(&["upstream.test"]));
+        server.set_script(move |received| vec![later(received, delay)]);
+        server
+    };
+    let servers = delays.iter().map(server).collect();
+    (pki, servers)
+}
+
+fn later(received: &Received, ms: u64) -> Act {
+    Act::AnswerAfter(Duration::from_millis(ms), default_answer(&received.message))
+}
+
+fn before(pki: &Pki, servers: &[DotServer], lines: &str) -> Proxy {
+    proxy_before(&servers.iter().collect::<Vec<_>>(), pki.ca_file(), lines)
+}
+
+/// Asks so many names, one after the other, and gives the longest time that an answer took.
+fn ask(proxy: &Proxy, prefix: &str, count: u16) -> Duration {
+    let client = UdpClient::connect(proxy.address());
+    let mut slowest = Duration::ZERO;
+    for number in 0..count {
+        let begin = Instant::now();
+        let answer = client.ask(&query(number, &format!("{prefix}{number}.test"), 1)).expect("an answer");
+        assert_eq!(inspect::rcode(&answer), 0);
+        slowest = slowest.max(begin.elapsed());
+    }
+    slowest
+}
+
+fn messages(servers: &[DotServer]) -> Vec<usize> {
+    servers.iter().map(|server| server.with_journal(|journal| journal.messages.len())).collect()
+}
+
+/// A total of all servers, once what connections have done is told, a few times a second.
+fn total(proxy: &Proxy, counter: &str, wanted: impl Fn(u64) -> bool) -> u64 {
+    let end = Instant::now() + LONG;
+    loop {
+        let report = status_json(proxy);
+        let servers = report["upstream"].as_array().expect("servers");
+        let sum = servers.iter().filter_map(|server: &Value| server["counters"][counter].as_u64()).sum();
+        if wanted(sum) || Instant::now() > end {
+            return sum;
+        }
+    }
+}
+
+#[test]
+fn in_order_only_the_first_server_is_asked() {
+    let (pki, servers) = servers(&[1, 0]);
+    let proxy = before(&pki, &servers, "");
+    ask(&proxy, "n", 40);
+    assert_eq!(messages(&servers)[0], 40);
+    assert_eq!(total(&proxy, "queries", |sum| sum >= 40), messages(&servers).iter().sum::<usize>() as u64);
+    assert_eq!(total(&proxy, "handshakes_full", |_| true), servers[1].journal().established() as u64 + 1);
+}
+
+#[test]
+fn spread_gives_every_server_its_turn() {
+    let (pki, servers) = servers(&[0, 0, 0]);
+    let proxy = before(&pki, &servers, "policy = \"spread\"\nhedge-share = 0");
+    ask(&proxy, "n", 60);
+    assert_eq!(messages(&servers), [20, 20, 20]);
+}
+
+#[test]
+fn fastest_finds_the_server_that_answers_soonest() {
+    let (pki, servers) = servers(&[150, 5, 90]);
+    let proxy = before(&pki, &servers, "policy = \"fastest\"\nhedge-share = 0");
+    ask(&proxy, "n", 40);
+    // each was tried once, and the one in the middle ever after
+    assert_eq!(messages(&servers), [1, 38, 1]);
+}
+
+#[test]
+fn a_late_answer_is_had_from_another_server_within_the_share() {
+    let (pki, servers) = servers(&[0, 0]);
+    // one name in twenty is slow at the first server alone
+    servers[0].set_script(|received| {
+        let slow = received.name.starts_with("n") && received.name[1..].split('.').next() == Some("119");
+        vec![later(received, if slow { 3000 } else { 2 })]
+    });
+    let proxy = before(&pki, &servers, "");
+    let slowest = ask(&proxy, "n", 120);
+    assert!(slowest < Duration::from_millis(1000), "{slowest:?}\n{}", proxy.log());
+    let second = messages(&servers)[1];
+    assert!((1..=6).contains(&second), "{second} of 120 were asked twice");
+    let hedges = total(&proxy, "hedges", |sum| sum > 0);
+    assert_eq!(hedges, second as u64);
+    assert!(total(&proxy, "hedges_won", |sum| sum > 0) >= 1);
+}
+
+#[test]
+fn with_a_share_of_nothing_nobody_is_asked_twice() {
+    let (pki, servers) = servers(&[0, 0]);
+    servers[0].set_script(|received| vec![later(received, if received.name.starts_with("n39.") { 700 } else { 2 })]);
+    let proxy = before(&pki, &servers, "hedge-share = 0");
+    let slowest = ask(&proxy, "n", 40);
+    assert!(slowest >= Duration::from_millis(700), "{slowest:?}");
+    assert_eq!(messages(&servers), [40, 0]);
+}
