@@ -13,6 +13,9 @@ use super::health::Rest;
 pub const CONNECT_STAGGER: Duration = Duration::from_millis(250);
 /// How often one server may get the same query.
 pub const COPIES: u8 = 3;
+/// How often a query may be on a connection that had served and ends before it is served as well. That says nothing of the
+/// server's answer to it (RFC 7766 §6.2.4), and each such connection has answered somebody.
+const ENDS: u8 = 8;
 
 /// What doubt counts for beside faults: more than a query can find at one server.
 const DOUBT: usize = 100;
@@ -76,6 +79,7 @@ pub struct Plan {
 struct Tally {
     copies: u8,
     faults: u8,
+    ends: u8,
 }
 
 impl Plan {
@@ -206,7 +210,8 @@ impl Plan {
 
     /// Whether this server may get another copy: those count that it lost, and those that it still has.
     fn may_have(&self, server: usize) -> bool {
-        usize::from(self.tally(server).copies) + self.asking_of(server) < usize::from(COPIES)
+        let tally = self.tally(server);
+        usize::from(tally.copies) + self.asking_of(server) < usize::from(COPIES) && tally.ends < ENDS
     }
 
     fn asking_of(&self, server: usize) -> usize {
@@ -264,8 +269,11 @@ impl Plan {
         let server = self.asking.swap_remove(index).server;
         let repeatable = self.repeatable;
         let tally = self.tally_mut(server);
-        tally.copies += 1;
-        tally.faults += u8::from(!blameless);
+        if blameless {
+            tally.ends += 1;
+        } else {
+            (tally.copies, tally.faults) = (tally.copies + 1, tally.faults + 1);
+        }
         if sent && !repeatable {
             // the resolver may have done what was asked: nobody may be asked again
             self.spent = true;

@@ -106,6 +106,17 @@ fn no_server_gets_more_than_three_copies() {
 }
 
 #[test]
+fn connections_that_merely_end_use_up_no_copies_and_are_no_loop() {
+    let mut course = Course::new(&[Idle], true);
+    for connection in 0..8 {
+        assert_eq!(course.at(connection), Step::Ask(0));
+        course.asked(0, connection, connection);
+        course.plan.lost(connection, true, true);
+    }
+    assert_eq!(course.at(9), Step::GiveUp);
+}
+
+#[test]
 fn copies_that_wait_for_an_answer_count_as_well() {
     let mut course = Course::new(&[Idle], true);
     for (connection, ms) in [(0, 0), (1, 1200), (2, 2400)] {
