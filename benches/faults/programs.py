@@ -92,17 +92,22 @@ forward-zone:
     return [place.find("unbound"), "-d", "-c", f"{place.inside}/unbound.conf"]
 
 
-def dnsdist(place, port, upstream, _):
+def dnsdist(place, port, upstream, _, more=""):
     # lazy: its usual health checks make a connection to each server every second, which would count as handshakes
     servers = "\n".join(
         f'newServer{{address="{address}:{at}", tls="openssl", subjectName="{upstream.name}", '
-        f'caStore="{place.inside}/ca.pem", validateCertificates=true, healthCheckMode="lazy"}}'
+        f'caStore="{place.inside}/ca.pem", validateCertificates=true, healthCheckMode="lazy"{more}}}'
         for address, at in upstream.servers
     )
     (place.folder / "dnsdist.conf").write_text(
         f'setSecurityPollSuffix("")\nsetLocal("127.0.0.1:{port}")\n{servers}\n'
     )
     return [place.find("dnsdist"), "--supervised", "--disable-syslog", "-C", f"{place.inside}/dnsdist.conf"]
+
+
+def dnsdist_pipelined(place, port, upstream, settings):
+    # by itself it has one query at a time on a connection: robust against silence, and slow where handshakes take time
+    return dnsdist(place, port, upstream, settings, ", maxInFlight=1000")
 
 
 def stubby(place, port, upstream, _):
@@ -174,10 +179,13 @@ PROGRAMS = {
     "dot-proxy": dot_proxy,
     "unbound": unbound,
     "dnsdist": dnsdist,
+    "dnsdist-pipelined": dnsdist_pipelined,
     "stubby": stubby,
     "knot-resolver": knot_resolver,
     "smartdns": smartdns,
 }
+# where the name of the program is not that of its file
+EXECUTABLES = {"knot-resolver": "kresd", "dnsdist-pipelined": "dnsdist"}
 
 
 class Running:
@@ -238,7 +246,7 @@ def version(name, place, settings):
         command = [settings.dot_proxy, "--version"]
     else:
         arguments = {"smartdns": "-v", "stubby": "-V", "unbound": "-V"}.get(name, "--version")
-        command = place.command([place.find({"knot-resolver": "kresd"}.get(name, name)), arguments])
+        command = place.command([place.find(EXECUTABLES.get(name, name)), arguments])
     said = subprocess.run(command, capture_output=True, text=True, timeout=10)
     lines = (said.stdout + said.stderr).splitlines() or [""]
     words = [word for word in lines[0].replace(",", " ").split() if word[:1].isdigit() or word.startswith("1.")]
