@@ -1,5 +1,6 @@
 """What is told: the table for people, and medians of several rounds."""
 
+import os
 import statistics
 from pathlib import Path
 
@@ -51,6 +52,12 @@ def table(rows, programs, results, versions):
         cells = [cell(results[row.key][name]) if name in results[row.key] else "" for name in programs]
         lines.append(f"| {row.text} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def caption(rounds):
+    """How the table came about."""
+    times = "one round" if rounds == 1 else f"medians of {rounds} rounds"
+    return f"Here: {times}, on a machine with {os.cpu_count()} processors."
 
 
 def put_between_markers(path: Path, text):
