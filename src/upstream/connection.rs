@@ -130,6 +130,24 @@ impl Connection {
         self.shared.last_received.get().is_some_and(|last| last >= moment)
     }
 
+    /// Whether nothing has come since it was used again after a long rest.
+    pub fn is_woken(&self) -> bool {
+        self.shared.woken.get()
+    }
+
+    /// Finds it silent, unless nobody did for `confirmation` yet: what came meanwhile may wait to be read, on a machine
+    /// that was busy with something else.
+    pub fn is_silent(&self, now: Instant, confirmation: Duration) -> bool {
+        let suspected_at = self.shared.suspected_at.get().unwrap_or(now);
+        self.shared.suspected_at.set(Some(suspected_at));
+        now >= suspected_at + confirmation
+    }
+
+    /// Whether somebody has found it silent, and nothing has come since.
+    pub fn is_suspected(&self) -> bool {
+        self.shared.suspected_at.get().is_some()
+    }
+
     /// Queries sent since octets last came.
     pub fn unheard(&self) -> u32 {
         self.shared.unheard.get()

@@ -8,7 +8,11 @@ const FIRST_REST: Duration = Duration::from_millis(250);
 const LONGEST_REST: Duration = Duration::from_secs(30);
 /// When every server rests, a query may still try this one once in this time: at most 60 attempts a minute, and
 /// service within a second of the server's return.
-const PROBE: Duration = Duration::from_millis(1000);
+const PROBE: Duration = Duration::from_millis(1050);
+/// So many failures come before that: an outage of a few seconds, as of a restart, ends for clients when it ends.
+const SHORT_OUTAGE: u32 = 14;
+/// Connections that bring nothing within this time of each other are one event, seen by several workers.
+const ONE_EVENT: Duration = Duration::from_secs(1);
 
 /// A server's rest after failures.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -23,7 +27,8 @@ pub struct Rest {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Health {
     failures: u32,
-    barren: bool,
+    /// When a connection last brought nothing, with no answer since.
+    barren: Option<Instant>,
     rest: Option<Rest>,
     probe_until: Option<Instant>,
     last_failed: Option<Instant>,
@@ -43,19 +48,26 @@ impl Health {
         self.last_failed = Some(now);
         let doubled = FIRST_REST.saturating_mul(1 << self.failures.min(10).saturating_sub(1)).min(LONGEST_REST);
         let rest = doubled - doubled / 1024 * u32::from(spread);
-        self.rest = Some(Rest { until: now + rest, probe_at: now + rest.min(PROBE) });
+        let probe = if self.failures <= SHORT_OUTAGE { FIRST_REST } else { PROBE };
+        self.rest = Some(Rest { until: now + rest, probe_at: now + rest.min(probe) });
         Some(self.failures)
     }
 
     /// A connection was made and ended before it answered what was asked. Once may be bad luck; returns whether it is
     /// the second time in a row, which counts as a failure.
-    pub fn barren(&mut self) -> bool {
-        std::mem::replace(&mut self.barren, true)
+    pub fn barren(&mut self, now: Instant) -> bool {
+        match self.barren {
+            Some(first) => now >= first + ONE_EVENT,
+            None => {
+                self.barren = Some(now);
+                false
+            }
+        }
     }
 
     /// It gave an answer. Returns whether it had failed before.
     pub fn answered(&mut self) -> bool {
-        (self.rest, self.barren, self.probe_until) = (None, false, None);
+        (self.rest, self.barren, self.probe_until) = (None, None, None);
         std::mem::take(&mut self.failures) > 0
     }
 
@@ -118,6 +130,29 @@ mod tests {
     }
 
     #[test]
+    fn a_short_outage_is_probed_often_and_a_long_one_seldom() {
+        let (mut health, mut now) = (Health::default(), Instant::now());
+        let mut pauses = Vec::new();
+        for _ in 0..20 {
+            health.failed(now, 0);
+            let probe_at = health.rest(now).map_or(now, |rest| rest.probe_at);
+            pauses.push(probe_at - now);
+            now = probe_at;
+        }
+        assert!(pauses[..14].iter().all(|&pause| pause == Duration::from_millis(250)), "{pauses:?}");
+        assert!(pauses[14..].iter().all(|&pause| pause == PROBE), "{pauses:?}");
+    }
+
+    #[test]
+    fn silence_seen_by_several_workers_is_one_event() {
+        let (mut health, now) = (Health::default(), Instant::now());
+        assert!(!health.barren(now) && !health.barren(now + Duration::from_millis(999)));
+        assert!(health.barren(now + Duration::from_secs(1)));
+        health.answered();
+        assert!(!health.barren(now + Duration::from_secs(2)));
+    }
+
+    #[test]
     fn a_rest_passes_by_itself() {
         let (mut health, now) = (Health::default(), Instant::now());
         health.failed(now, 0);
@@ -134,8 +169,8 @@ mod tests {
             health.failed(now, 255);
             now = health.rest(now).map_or(now, |rest| rest.probe_at);
         }
-        // the first rests are shorter
-        assert!(attempts <= 603, "{attempts}");
+        // the first ones come sooner
+        assert!(attempts <= 600, "{attempts}");
         assert!(health.rest(now).is_none_or(|rest| rest.probe_at - now <= PROBE));
     }
 

@@ -20,8 +20,11 @@ use super::shared::Phase;
 use crate::dns::edit::ExtendedError;
 use crate::dns::refusal::is_worth_a_second_opinion;
 
-/// The shortest silence of a busy connection that means anything: a lost packet alone costs as much.
-const SHORTEST_SILENCE: Duration = Duration::from_millis(200);
+/// How long silence must last from when it was first found: what came meanwhile may wait to be read.
+const CONFIRMATION: Duration = Duration::from_millis(5);
+/// The shortest silence that means anything after a long rest, where the server's own times are known; a single query may
+/// take its server some time.
+const WOKEN: Duration = Duration::from_millis(400);
 /// Queries that must have gone out since octets last came before silence shorter than the second try means anything.
 const UNHEARD: u32 = 8;
 
@@ -144,14 +147,35 @@ impl Inquiry<'_> {
             // datagrams get lost
             return tail.map_or(RETRANSMISSION, |tail| tail * 2).min(second_try);
         }
-        let Some(tail) = tail else { return second_try };
-        if self.means.allowance.get().suffices() && self.has_other(server, now) {
+        let may_hedge = self.means.allowance.get().suffices() && self.has_other(server, now);
+        if let Some(tail) = tail.filter(|_| may_hedge) {
             return tail.min(second_try);
         }
-        let silence = silence(tail, second_try);
-        // at that time somebody looks whether the connection is silent
-        let is_due = now >= asked_at + silence || connection.has_been_heard_since(asked_at);
-        if is_due { second_try } else { silence }
+        let waited = now.saturating_duration_since(asked_at);
+        if connection.is_suspected() {
+            return (waited + CONFIRMATION).min(second_try);
+        }
+        if connection.has_been_heard_since(asked_at) && waited >= tail.unwrap_or_default() {
+            return second_try;
+        }
+        // somebody looks, now and then, whether the connection is silent
+        let mut look = tail.unwrap_or(WOKEN);
+        while look <= waited {
+            look *= 2;
+        }
+        look.min(second_try)
+    }
+
+    /// How long a connection may bring nothing that was asked for. Where many queries went out, silence is plain as soon
+    /// as nearly every answer should be there; after a long rest a little later; else it has the second try's time.
+    fn silence(&self, server: usize, connection: &Connection) -> Duration {
+        let second_try = self.means.second_try_after;
+        let tail = self.means.places[server].tempo().tail();
+        match tail {
+            Some(tail) if connection.unheard() >= UNHEARD => tail.min(second_try),
+            _ if connection.is_woken() => (tail.unwrap_or(WOKEN) * 4).max(WOKEN).min(WOKEN * 2).min(second_try),
+            _ => second_try,
+        }
     }
 
     /// Whether another server is well.
@@ -273,12 +297,12 @@ impl Inquiry<'_> {
             let Some(Attempt { connection, server, .. }) = self.attempt(id) else { continue };
             let (place, second_try) = (&self.means.places[*server], self.means.second_try_after);
             let is_many = connection.unheard() >= UNHEARD;
-            let limit = match place.tempo().tail() {
-                Some(tail) if is_many => silence(tail, second_try),
-                _ => second_try,
-            };
+            let silence = self.silence(*server, connection);
             let is_heard = connection.has_been_heard_since(asked_at);
-            if now < asked_at + limit || connection.phase() != Phase::Open || is_heard {
+            if now < asked_at + silence || connection.phase() != Phase::Open || is_heard {
+                continue;
+            }
+            if silence < second_try && !connection.is_silent(now, CONFIRMATION) {
                 continue;
             }
             log::debug!("upstream {}: silent connection retired", place.server().label());
@@ -294,11 +318,6 @@ impl Inquiry<'_> {
             }
         }
     }
-}
-
-/// How long a connection may bring nothing that is in use.
-fn silence(tail: Duration, second_try: Duration) -> Duration {
-    (tail * 2).max(SHORTEST_SILENCE).min(second_try)
 }
 
 /// The first attempt with an outcome; `None` when the time has come.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 /// How long a failure is remembered; as short as a resolver's patience, since a network comes back any moment.
 const REMEMBERED: Duration = Duration::from_secs(5);
 /// Questions remembered at most.
-const QUESTIONS: usize = 1000;
+const QUESTIONS: usize = 256;
 
 /// Failures by question, with what is told of each.
 #[derive(Debug)]

@@ -17,6 +17,10 @@ pub const COPIES: u8 = 3;
 /// server's answer to it (RFC 7766 §6.2.4), and each such connection has answered somebody.
 const ENDS: u8 = 8;
 
+/// How often a query may wait in vain for a connection to one server. How often one is tried is not for one query to
+/// decide: rests after failures do, and one attempt is that of all queries.
+const TRIES: u8 = 24;
+
 /// What doubt counts for beside faults: more than a query can find at one server.
 const DOUBT: usize = 100;
 
@@ -80,6 +84,7 @@ struct Tally {
     copies: u8,
     faults: u8,
     ends: u8,
+    tries: u8,
 }
 
 impl Plan {
@@ -211,7 +216,9 @@ impl Plan {
     /// Whether this server may get another copy: those count that it lost, and those that it still has.
     fn may_have(&self, server: usize) -> bool {
         let tally = self.tally(server);
-        usize::from(tally.copies) + self.asking_of(server) < usize::from(COPIES) && tally.ends < ENDS
+        usize::from(tally.copies) + self.asking_of(server) < usize::from(COPIES)
+            && tally.ends < ENDS
+            && tally.tries < TRIES
     }
 
     fn asking_of(&self, server: usize) -> usize {
@@ -272,7 +279,9 @@ impl Plan {
         if blameless {
             tally.ends += 1;
         } else {
-            (tally.copies, tally.faults) = (tally.copies + 1, tally.faults + 1);
+            tally.faults = tally.faults.saturating_add(1);
+            let spent = if sent { &mut tally.copies } else { &mut tally.tries };
+            *spent = spent.saturating_add(1);
         }
         if sent && !repeatable {
             // the resolver may have done what was asked: nobody may be asked again

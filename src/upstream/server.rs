@@ -261,7 +261,7 @@ impl UpstreamServer {
 
     /// A connection ended, or was given up, with queries unanswered before it had answered any, or fell silent.
     pub fn barren(&self, now: Instant, spread: u8, why: &dyn std::fmt::Display) {
-        if self.with_health(|health| health.barren()) {
+        if self.with_health(|health| health.barren(now)) {
             self.failed(now, spread, why);
         }
     }

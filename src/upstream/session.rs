@@ -34,6 +34,8 @@ const READS_PER_TURN: usize = 8;
 const TICK: Duration = Duration::from_millis(500);
 /// How long the goodbye of a connection may take.
 const GOODBYE: Duration = Duration::from_secs(1);
+/// After so long a rest a connection may have died without notice: a firewall forgot it, a laptop moved.
+const LONG_REST: Duration = Duration::from_secs(3);
 /// A connection that was made for later use and has waited for so long stands ready.
 const STOOD_READY: Duration = Duration::from_millis(400);
 
@@ -185,6 +187,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 self.stood_ready = true;
             }
             self.shared.unheard.set(self.shared.unheard.get().saturating_add(1));
+            if now >= self.last_activity + LONG_REST {
+                self.shared.woken.set(true);
+            }
             self.last_activity = now;
         }
     }
@@ -233,6 +238,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             let now = Instant::now();
             self.shared.last_received.set(Some(now));
             self.shared.unheard.set(0);
+            self.shared.woken.set(false);
+            self.shared.suspected_at.set(None);
             self.last_activity = now;
             self.untold.received += count as u64;
             if !self.deliver(now) {
