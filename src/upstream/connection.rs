@@ -24,6 +24,17 @@ use crate::metrics::Counters;
 /// Exchanges in plain DNS with one server at a time: each has a socket.
 const EXCHANGES: usize = 1000;
 
+/// What a connection is made for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Purpose {
+    /// For queries that wait, and others.
+    Queries,
+    /// For queries to come.
+    Ahead,
+    /// For one query: the server gives one answer on each connection.
+    One,
+}
+
 /// What a connection is made with.
 pub struct Order {
     /// To whom.
@@ -34,8 +45,8 @@ pub struct Order {
     pub counters: Arc<Counters>,
     /// How fast the server answers, as this worker sees it.
     pub tempo: Rc<Cell<Tempo>>,
-    /// Whether it is made for queries to come, and not only for those that wait.
-    pub ahead: bool,
+    /// What it is made for.
+    pub purpose: Purpose,
 }
 
 /// How an authenticated connection ended: its kind, and how long it had been idle.
@@ -59,6 +70,7 @@ impl Connection {
     /// authenticated.
     pub fn open(id: u64, order: Order, on_end: impl FnOnce(Farewell) + 'static) -> Connection {
         let shared: Rc<Shared> = Rc::default();
+        shared.takes_one.set(order.purpose == Purpose::One);
         let (limits, task) = (order.limits.clone(), shared.clone());
         tokio::task::spawn_local(async move {
             if let Some(farewell) = run(order, task).await {
@@ -209,14 +221,15 @@ async fn run_single(order: Order, mut job: Job) {
 }
 
 async fn run(order: Order, shared: Rc<Shared>) -> Option<Farewell> {
-    let Order { server, limits, counters, tempo, ahead } = order;
+    let Order { server, limits, counters, tempo, purpose } = order;
     let began = Instant::now();
-    let turn = server.turn().await;
+    // such a server must be met as often as there are queries
+    let turn = if purpose == Purpose::One { server.free_turn() } else { server.turn().await };
     if server.failed_after(began) {
         end_queue(&shared, &Trouble::Connect("another attempt has just failed".to_owned()));
         return None;
     }
-    let is_wanted = ahead || shared.queue.borrow().iter().any(|job| !job.waiter.is_closed());
+    let is_wanted = purpose == Purpose::Ahead || shared.queue.borrow().iter().any(|job| !job.waiter.is_closed());
     if shared.phase.get() == Phase::Closing || !is_wanted {
         // while others had their turn, everybody has left
         end_queue(&shared, &Trouble::Ended("no longer used".to_owned()));

@@ -17,12 +17,17 @@ const KEPT_AT_MOST: Duration = Duration::from_secs(120);
 /// Connections are not made for later use any faster than this, whatever the server does.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// What is known of the idle limit of one server, shared by all workers.
+/// So many connections in a row that end behind their only answer are a server's way.
+const WAYS: u8 = 3;
+
+/// What is known of how one server ends connections, shared by all workers.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Lifetime {
     /// The idle time at the last close that did not match.
     suspected: Option<Duration>,
     learned: Option<(Duration, Instant)>,
+    /// Connections in a row that ended behind their only answer, and when the last did.
+    one_answer: Option<(u8, Instant)>,
 }
 
 impl Lifetime {
@@ -44,6 +49,28 @@ impl Lifetime {
     pub fn limit(&self, now: Instant) -> Option<Duration> {
         let (learned, at) = self.learned?;
         (now < at + BELIEVED).then(|| learned - MARGIN.max(learned / 10).min(learned / 2))
+    }
+
+    /// The server has ended a connection behind this many answers. Returns whether that is news of its way.
+    pub fn closed_behind(&mut self, answers: u64, now: Instant) -> bool {
+        match (answers, self.one_answer) {
+            // it has not come to an answer
+            (0, _) => false,
+            (1, before) => {
+                let count = before.map_or(0, |(count, _)| count).saturating_add(1);
+                self.one_answer = Some((count, now));
+                count == WAYS
+            }
+            _ => {
+                self.one_answer = None;
+                false
+            }
+        }
+    }
+
+    /// Whether the server gives one answer on each connection, so that no other query should wait there.
+    pub fn gives_one_answer(&self, now: Instant) -> bool {
+        self.one_answer.is_some_and(|(count, last)| count >= WAYS && now < last + BELIEVED)
     }
 
     /// The network is another one: so may be what stands between, and its limits.
@@ -91,6 +118,26 @@ mod tests {
             lifetime.closed_by_server(ms(idle), now);
         }
         assert_eq!(lifetime.limit(now), None);
+    }
+
+    #[test]
+    fn a_server_that_gives_one_answer_on_a_connection_is_known_after_three() {
+        let (mut lifetime, now) = (Lifetime::default(), Instant::now());
+        for (answers, news, known) in [
+            (1, false, false),
+            (1, false, false),
+            (7, false, false),
+            (1, false, false),
+            (0, false, false),
+            (1, false, false),
+            (1, true, true),
+            (1, false, true),
+            (2, false, false),
+        ] {
+            assert_eq!((lifetime.closed_behind(answers, now), lifetime.gives_one_answer(now)), (news, known));
+        }
+        assert_eq!([1; 3].map(|answers| lifetime.closed_behind(answers, now)), [false, false, true]);
+        assert!(lifetime.gives_one_answer(now) && !lifetime.gives_one_answer(now + BELIEVED));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::connection::{Connection, Farewell, Order};
+use super::connection::{Connection, Farewell, Order, Purpose};
 use super::lifetime::keeps_ready;
 use super::outcome::Limits;
 use super::plan::Standing;
@@ -105,13 +105,17 @@ impl Place {
     pub fn connection(&self, now: Instant) -> Rc<Connection> {
         self.last_query.set(Some(now));
         if self.server.is_plain() {
-            let (id, order) = self.order(false);
+            let (id, order) = self.order(Purpose::One);
             return Rc::new(Connection::single(id, order));
+        }
+        if self.server.gives_one_answer() {
+            let (id, order) = self.order(Purpose::One);
+            return Rc::new(Connection::open(id, order, |_| ()));
         }
         if let Some(connection) = self.present() {
             return connection;
         }
-        self.open(false)
+        self.open(Purpose::Queries)
     }
 
     fn present(&self) -> Option<Rc<Connection>> {
@@ -119,7 +123,7 @@ impl Place {
     }
 
     /// What the next connection is made with.
-    fn order(&self, ahead: bool) -> (u64, Order) {
+    fn order(&self, purpose: Purpose) -> (u64, Order) {
         let id = self.next_id.get();
         self.next_id.set(id + 1);
         let order = Order {
@@ -127,13 +131,13 @@ impl Place {
             limits: self.limits.clone(),
             counters: self.counters.clone(),
             tempo: self.tempo.clone(),
-            ahead,
+            purpose,
         };
         (id, order)
     }
 
-    fn open(&self, ahead: bool) -> Rc<Connection> {
-        let (id, order) = self.order(ahead);
+    fn open(&self, purpose: Purpose) -> Rc<Connection> {
+        let (id, order) = self.order(purpose);
         let this = self.this.clone();
         let on_end = move |farewell| {
             if let Some(place) = this.upgrade() {
@@ -150,10 +154,10 @@ impl Place {
         let now = Instant::now();
         let by_configuration = farewell.end == End::Idle && farewell.idle >= self.limits.get().idle;
         let ended_idle = matches!(farewell.end, End::Idle | End::ClosedIdle) && !by_configuration;
-        let is_free = self.present().is_none() && !self.server.is_doubtful();
+        let is_free = self.present().is_none() && !self.server.is_doubtful() && !self.server.gives_one_answer();
         if ended_idle && is_free && keeps_ready(farewell.idle, self.last_query.get(), self.last_kept.get(), now) {
             self.last_kept.set(Some(now));
-            self.open(true);
+            self.open(Purpose::Ahead);
         }
     }
 
@@ -163,7 +167,7 @@ impl Place {
         let Some(connection) = self.connection.take() else { return };
         connection.give_up();
         if self.last_query.get().is_some_and(|last| now < last + OF_LATE) {
-            self.open(true);
+            self.open(Purpose::Ahead);
         }
     }
 

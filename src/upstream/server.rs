@@ -27,6 +27,8 @@ pub struct UpstreamServer {
     doubtful: AtomicBool,
     last_failure: Mutex<Option<Failure>>,
     lifetime: Mutex<Lifetime>,
+    /// Whether its lifetime says that it gives one answer on each connection.
+    one_answer: AtomicBool,
     tally: Tally,
     /// The smoothed response time in microseconds, 0 as long as there is none.
     smoothed_us: AtomicU64,
@@ -129,9 +131,22 @@ impl UpstreamServer {
     /// If the server could not be authenticated with what is configured.
     pub fn new(settings: Server, sources: &mut Sources) -> Result<UpstreamServer, TlsError> {
         let tls = settings.tls().map(|terms| Tls::new(&settings, terms, sources)).transpose()?;
-        let (health, doubtful, last_failure, lifetime, tally, smoothed_us, open) = Default::default();
+        let (health, doubtful, last_failure, lifetime, one_answer) = Default::default();
+        let (tally, smoothed_us, open) = Default::default();
         let gate = Semaphore::new(1);
-        Ok(UpstreamServer { settings, tls, health, doubtful, last_failure, lifetime, tally, smoothed_us, open, gate })
+        Ok(UpstreamServer {
+            settings,
+            tls,
+            health,
+            doubtful,
+            last_failure,
+            lifetime,
+            one_answer,
+            tally,
+            smoothed_us,
+            open,
+            gate,
+        })
     }
 
     /// Whether a connection to one is as good as a connection to the other.
@@ -154,6 +169,11 @@ impl UpstreamServer {
     pub async fn turn(&self) -> Turn<'_> {
         // the gate is never closed, so that there is always a permit
         Turn(self.gate.acquire().await.ok())
+    }
+
+    /// A turn beside that of others, for a server that takes a connection for each query.
+    pub fn free_turn(&self) -> Turn<'_> {
+        Turn(None)
     }
 
     /// What is counted for it.
@@ -185,6 +205,20 @@ impl UpstreamServer {
         self.lifetime.lock().unwrap_or_else(PoisonError::into_inner).closed_by_server(idle, now);
     }
 
+    /// It ended a connection behind this many answers.
+    pub fn closed_behind(&self, answers: u64, now: Instant) {
+        let mut lifetime = self.lifetime.lock().unwrap_or_else(PoisonError::into_inner);
+        if lifetime.closed_behind(answers, now) {
+            log::info!("upstream {}: gives one answer on each connection; each query gets one", self.label());
+        }
+        self.one_answer.store(lifetime.gives_one_answer(now), Ordering::Relaxed);
+    }
+
+    /// Whether it gives one answer on each connection.
+    pub fn gives_one_answer(&self) -> bool {
+        self.one_answer.load(Ordering::Relaxed)
+    }
+
     /// The network is another one: failures and habits seen over the old one count no more, and nobody shall know us
     /// again.
     pub fn forget(&self) {
@@ -193,6 +227,7 @@ impl UpstreamServer {
         }
         self.with_health(|health| *health = Health::default());
         self.lifetime.lock().unwrap_or_else(PoisonError::into_inner).forget();
+        self.one_answer.store(false, Ordering::Relaxed);
     }
 
     /// Whether an attempt has failed after `moment`, and none succeeded since.

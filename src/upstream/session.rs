@@ -34,6 +34,8 @@ const READS_PER_TURN: usize = 8;
 const TICK: Duration = Duration::from_millis(500);
 /// How long the goodbye of a connection may take.
 const GOODBYE: Duration = Duration::from_secs(1);
+/// A server that closes so soon after an answer closes because of it.
+const BEHIND: Duration = Duration::from_millis(100);
 /// After so long a rest a connection may have died without notice: a firewall forgot it, a laptop moved.
 const LONG_REST: Duration = Duration::from_secs(3);
 /// A connection that was made for later use and has waited for so long stands ready.
@@ -71,6 +73,8 @@ pub struct Session<S> {
     goodbye: Option<(Instant, End)>,
     /// Whether it has answered at all.
     pub served: bool,
+    /// Answers that came.
+    answers: u64,
     /// Whether it was sent nothing until it had stood idle for a while: its server may close it with every right.
     pub stood_ready: bool,
     made: Instant,
@@ -111,6 +115,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             tick,
             goodbye: None,
             served: false,
+            answers: 0,
             stood_ready: false,
             made: now,
             tempo,
@@ -187,6 +192,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 self.stood_ready = true;
             }
             self.shared.unheard.set(self.shared.unheard.get().saturating_add(1));
+            if self.shared.takes_one.get() {
+                self.shared.phase.set(Phase::Closing);
+            }
             if now >= self.last_activity + LONG_REST {
                 self.shared.woken.set(true);
             }
@@ -261,6 +269,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                     tempo.observe(now.saturating_duration_since(sent_at), now);
                     self.tempo.set(tempo);
                     self.served = true;
+                    self.answers += 1;
                     if !self.shared.proven.replace(true) {
                         self.server.answered();
                     }
@@ -302,10 +311,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     /// The server has closed the connection. With nothing in flight that is no fault, and teaches how long it waits.
     fn closed(&mut self, why: &str) -> Ended {
+        let now = Instant::now();
+        if !self.in_flight.is_empty() || now < self.last_activity + BEHIND {
+            self.server.closed_behind(self.answers, now);
+        }
         if !self.in_flight.is_empty() {
             return ended(End::ClosedBusy, why);
         }
-        let now = Instant::now();
         self.server.closed_idle(now.saturating_duration_since(self.last_activity), now);
         ended(End::ClosedIdle, why)
     }

@@ -42,6 +42,8 @@ pub struct Shared {
     pub last_received: Cell<Option<Instant>>,
     /// Whether it was given up while somebody waited: those are asked for elsewhere.
     pub given_up: Cell<bool>,
+    /// Whether it takes one query, and no other.
+    pub takes_one: Cell<bool>,
     /// Whether nothing has come since it was used again after a long rest: it may have died in its sleep.
     pub woken: Cell<bool>,
     /// When somebody first found it silent, if nothing has come since.

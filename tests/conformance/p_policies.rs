@@ -112,3 +112,27 @@ fn with_a_share_of_nothing_nobody_is_asked_twice() {
     assert!(slowest >= Duration::from_millis(700), "{slowest:?}");
     assert_eq!(messages(&servers), [40, 0]);
 }
+
+#[test]
+fn a_server_that_gives_one_answer_on_each_connection_gets_one_query_on_each() {
+    let pki = Pki::new();
+    let server = DotServer::start(pki.server(&["upstream.test"]));
+    server.set_script(|_| vec![Act::Sleep(Duration::from_millis(20)), Act::Default, Act::CloseNotifyAndFin]);
+    let proxy = proxy_before(&[&server], pki.ca_file(), "");
+    ask(&proxy, "n", 4);
+    assert!(proxy.wait_for_log("gives one answer on each connection", LONG), "{}", proxy.log());
+    let client = UdpClient::connect(proxy.address());
+    let before = server.journal().accepted();
+    for number in 0..20 {
+        client.send(&query(number, &format!("m{number}.test"), 1));
+    }
+    for _ in 0..20 {
+        assert_eq!(inspect::rcode(&client.recv(LONG).expect("an answer")), 0);
+    }
+    let journal = server.journal();
+    assert_eq!(journal.messages.iter().filter(|message| message.name.starts_with('m')).count(), 20, "asked twice");
+    let mut each: Vec<usize> =
+        journal.messages.iter().map(|message| message.connection).filter(|&one| one >= before).collect();
+    each.dedup();
+    assert!(each.len() >= 19, "{each:?}");
+}
