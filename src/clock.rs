@@ -92,7 +92,7 @@ fn is_early(error: &Error) -> bool {
 }
 
 /// As in RFC 3339, to the second. What no calendar has is told as the last date of this one.
-fn date(seconds: u64) -> impl std::fmt::Display {
+pub fn date(seconds: u64) -> impl std::fmt::Display {
     humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(seconds.min(253_402_300_799)))
 }
 

@@ -38,6 +38,8 @@ pub mod upstream {
     pub mod place;
     pub mod plain;
     pub mod plan;
+    pub mod presented;
+    pub mod refused;
     pub mod server;
     pub mod session;
     pub mod shared;

@@ -241,12 +241,12 @@ async fn run(order: Order, shared: Rc<Shared>) -> Option<Farewell> {
     };
     let mut ids = Ids::default();
     let spread = ids.draw().to_be_bytes()[0];
-    let stream = match establish(&server, turn, limits.get().connect).await {
-        Ok(stream) => stream,
-        Err(why) => {
+    let (stream, step) = match establish(&server, turn, limits.get().connect).await {
+        Ok(made) => made,
+        Err(error) => {
             counters.upstream_connect_failures.add(1);
             server.tally().connect_failures.add(1);
-            let trouble = Trouble::Connect(why);
+            let trouble = Trouble::Connect(error.to_string());
             if shared.phase.get() != Phase::Closing {
                 server.failed(Instant::now(), spread, &trouble);
             }
@@ -260,8 +260,11 @@ async fn run(order: Order, shared: Rc<Shared>) -> Option<Farewell> {
     let tally = server.tally();
     if is_resumed { &tally.handshakes_resumed } else { &tally.handshakes_full }.add(1);
     let (version, how) = (stream.get_ref().1.protocol_version(), if is_resumed { "resumed" } else { "full" });
-    let took = began.elapsed().as_millis();
-    log::debug!("upstream {}: connected in {took} ms, {version:?}, {how} handshake", server.label());
+    let (took, tcp, tls) = (began.elapsed().as_millis(), step.tcp.as_millis(), step.tls.as_millis());
+    log::debug!(
+        "upstream {}: connected in {took} ms (tcp {tcp}, tls {tls}), {version:?}, {how} handshake",
+        server.label()
+    );
     shared.authenticated.set(true);
     if shared.phase.get() == Phase::Connecting {
         shared.phase.set(Phase::Open);

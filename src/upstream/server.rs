@@ -267,7 +267,12 @@ impl UpstreamServer {
 
     /// Whether it was authenticated at its last full handshake, if there was one. In plain DNS nobody ever is.
     pub fn authenticated(&self) -> Option<bool> {
-        self.tls.as_ref().map_or(Some(false), |tls| tls.authenticity.outcome())
+        self.tls.as_ref().map_or(Some(false), |tls| tls.authenticity.is_authenticated())
+    }
+
+    /// What came of its authentication; nothing for plain DNS.
+    pub fn authenticity(&self) -> Option<&Authenticity> {
+        self.tls.as_ref().map(|tls| &*tls.authenticity)
     }
 
     /// Whether it rests after failures.

@@ -34,7 +34,7 @@ async fn reach(server: &UpstreamServer, turn: Turn<'_>, limit: Duration) -> Resu
             Err(_) => Err(format!("tcp connect: no reply within {} ms", limit.as_millis())),
         };
     }
-    let stream = establish(server, turn, limit).await?;
+    let (stream, _) = establish(server, turn, limit).await.map_err(|error| error.to_string())?;
     let is_resumed = stream.get_ref().1.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
     let tally = server.tally();
     if is_resumed { &tally.handshakes_resumed } else { &tally.handshakes_full }.add(1);

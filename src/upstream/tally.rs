@@ -5,6 +5,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::refused::Check;
+
 /// A number that only grows, with many writers.
 #[derive(Debug, Default)]
 pub struct Total(AtomicU64);
@@ -64,6 +66,22 @@ totals! {
     handshakes_resumed,
     /// Attempts that brought no connection.
     connect_failures,
+    /// Of those, refused because the certificate is not for the name.
+    refused_name,
+    /// Of those, refused because the certificate is not for the address.
+    refused_address,
+    /// Of those, refused because the certificate is past its validity.
+    refused_expired,
+    /// Of those, refused because the certificate is not valid yet.
+    refused_not_yet_valid,
+    /// Of those, refused because nobody but the certificate itself vouches for it.
+    refused_self_signed,
+    /// Of those, refused because no trusted CA vouches for the certificate.
+    refused_issuer,
+    /// Of those, refused because the key is none of the pinned ones.
+    refused_pin,
+    /// Of those, refused for anything else about the certificate, or because the server did not prove to have its key.
+    refused_other,
     /// Connections that we closed because nothing was asked.
     ended_idle,
     /// Connections that we closed for a reload, another network, or because the server asked for it.
@@ -110,11 +128,26 @@ impl Tally {
         };
         total.add(1);
     }
+
+    /// The server failed this check, and got no query.
+    pub fn refused(&self, check: Check) {
+        let total = match check {
+            Check::Name => &self.refused_name,
+            Check::Address => &self.refused_address,
+            Check::Expired => &self.refused_expired,
+            Check::NotYetValid => &self.refused_not_yet_valid,
+            Check::SelfSigned => &self.refused_self_signed,
+            Check::Issuer => &self.refused_issuer,
+            Check::Pin => &self.refused_pin,
+            Check::Other => &self.refused_other,
+        };
+        total.add(1);
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{End, Tally};
+    use super::{Check, End, Tally};
 
     #[test]
     fn every_end_has_a_number_of_its_own() {
@@ -124,5 +157,25 @@ mod tests {
         let counted = tally.values().filter(|(name, value)| name.starts_with("ended_") && *value == 1).count();
         assert_eq!(counted, ends.len());
         assert_eq!(tally.values().map(|(_, value)| value).sum::<u64>(), ends.len() as u64);
+    }
+
+    #[test]
+    fn every_failed_check_has_a_number_of_its_own() {
+        let tally = Tally::default();
+        let checks = [
+            Check::Name,
+            Check::Address,
+            Check::Expired,
+            Check::NotYetValid,
+            Check::SelfSigned,
+            Check::Issuer,
+            Check::Pin,
+            Check::Other,
+        ];
+        checks.into_iter().for_each(|check| tally.refused(check));
+        for check in checks {
+            let name = format!("refused_{}", check.word().replace('-', "_"));
+            assert!(tally.values().any(|(counter, value)| counter == name && value == 1), "{name}");
+        }
     }
 }

@@ -15,10 +15,9 @@ use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::sign::SingleCertAndKey;
-use rustls::{
-    CertificateError, CipherSuite, ClientConfig, DigitallySignedStruct, NamedGroup, RootCertStore, SignatureScheme,
-};
+use rustls::{CipherSuite, ClientConfig, DigitallySignedStruct, NamedGroup, RootCertStore, SignatureScheme};
 
+use super::refused::{NotPinned, Refusal};
 use super::tickets::Tickets;
 use crate::clock;
 use crate::config::options::{CLIENT_CERTIFICATE, CLIENT_KEY};
@@ -231,8 +230,8 @@ pub fn client_config(
 pub struct Authenticity {
     label: String,
     profile: Profile,
-    /// Whether it was authenticated at its last full handshake; nothing before the first.
-    outcome: Mutex<Option<bool>>,
+    /// What came of its last full handshake; nothing before the first.
+    outcome: Mutex<Option<Result<(), Refusal>>>,
     /// Whether a failure that decided nothing has been said.
     said: AtomicBool,
 }
@@ -243,32 +242,44 @@ impl Authenticity {
         Authenticity { label: label.to_owned(), profile, outcome: Mutex::default(), said: AtomicBool::default() }
     }
 
-    /// Whether the server was authenticated at its last full handshake, if there was one.
-    pub fn outcome(&self) -> Option<bool> {
-        *self.outcome.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Whether the server was authenticated at its last full handshake, and if not, why; nothing before the first.
+    pub fn outcome(&self) -> Option<Result<(), Refusal>> {
+        self.outcome.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// As [`Authenticity::outcome`], without the reason.
+    pub fn is_authenticated(&self) -> Option<bool> {
+        self.outcome.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(Result::is_ok)
+    }
+
+    /// Why the handshake that has just failed with this error did so, if the server was refused.
+    pub fn refusal(&self, error: &rustls::Error) -> Option<Refusal> {
+        if !matches!(error, rustls::Error::InvalidCertificate(_)) {
+            return None;
+        }
+        match self.outcome() {
+            // the last word of the opportunistic profile is never a refusal of the certificate
+            Some(Err(refusal)) if self.profile == Profile::Strict => Some(refusal),
+            _ => Some(Refusal::unproven(error)),
+        }
     }
 
     /// Takes note of the outcome. One that is let pass all the same is said the first time.
-    fn judged(&self, outcome: Result<(), rustls::Error>) -> Result<(), rustls::Error> {
-        *self.outcome.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome.is_ok());
-        match (self.profile, outcome) {
-            (Profile::Opportunistic, Err(error)) => {
+    fn judged(&self, outcome: Result<(), Refusal>) -> bool {
+        let passes = match (self.profile, &outcome) {
+            (Profile::Opportunistic, Err(refusal)) => {
                 if !self.said.swap(true, Ordering::Relaxed) {
-                    let (label, why) = (&self.label, failed_check(&error));
-                    log::warn!("upstream {label}: not authenticated: {why}; it is used all the same (opportunistic)");
+                    let label = &self.label;
+                    log::warn!(
+                        "upstream {label}: not authenticated: {refusal}; it is used all the same (opportunistic)"
+                    );
                 }
-                Ok(())
+                true
             }
-            (_, outcome) => outcome,
-        }
-    }
-}
-
-/// Which check it was that failed; an error of our own speaks for itself.
-fn failed_check(error: &rustls::Error) -> String {
-    match error {
-        rustls::Error::InvalidCertificate(CertificateError::Other(rustls::OtherError(own))) => own.to_string(),
-        error => error.to_string(),
+            (_, outcome) => outcome.is_ok(),
+        };
+        *self.outcome.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
+        passes
     }
 }
 
@@ -298,8 +309,7 @@ impl Judge {
             let parsed = ParsedCertificate::try_from(end_entity)?;
             let found = Pin::of(parsed.subject_public_key_info().as_ref());
             if !self.pins.contains(&found) {
-                let why = rustls::OtherError(Arc::new(NotPinned));
-                return Err(rustls::Error::InvalidCertificate(CertificateError::Other(why)));
+                return Err(NotPinned { found: found.to_string() }.into_error());
             }
         }
         Ok(())
@@ -321,18 +331,6 @@ impl fmt::Debug for Verifier {
     }
 }
 
-/// The server's certificate has none of the pinned keys.
-#[derive(Debug)]
-struct NotPinned;
-
-impl fmt::Display for NotPinned {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("the server's public key matches none of the configured pins")
-    }
-}
-
-impl std::error::Error for NotPinned {}
-
 impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
@@ -342,8 +340,14 @@ impl ServerCertVerifier for Verifier {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let outcome = self.judge.verify(end_entity, intermediates, server_name, ocsp_response, now);
-        self.authenticity.judged(outcome)?;
+        let verdict = self.judge.verify(end_entity, intermediates, server_name, ocsp_response, now);
+        let refusal = |error: &rustls::Error| {
+            let chain = std::iter::once(end_entity).chain(intermediates).map(|one| one.clone().into_owned());
+            Refusal::new(error, chain.collect(), server_name)
+        };
+        let passes = self.authenticity.judged(verdict.as_ref().copied().map_err(refusal));
+        // the library's own error tells the server by its alert what was wrong
+        verdict.or_else(|error| if passes { Ok(()) } else { Err(error) })?;
         Ok(ServerCertVerified::assertion())
     }
 

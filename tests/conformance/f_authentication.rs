@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use testkit::journal::Handshake;
-use testkit::{Certificate, DotServer, Identity, Pki, Proxy, query};
+use testkit::{Certificate, DotServer, Identity, Pki, Proxy, Stage, query};
 
 use super::bench::binary;
 use super::resolvers::{HURRIED, LONG, SERVFAIL, config_of, named, rcode_of, start};
@@ -218,4 +219,71 @@ fn c062_a_wrong_clock_is_survived_without_a_restart() {
     }
     assert!(asked > 2, "the certificate was valid from the start: nothing was tested");
     assert!(server.journal().accepted() < 20, "no back-off: {} attempts", server.journal().accepted());
+}
+
+/// The names of the counters of refusals that are not zero, as `status --json` shows them for the only server.
+fn refusals(proxy: &Proxy) -> Vec<String> {
+    let status = Command::new(binary()).args(["status", "--json", "--socket"]).arg(proxy.control_socket()).output();
+    let json: serde_json::Value = serde_json::from_slice(&status.unwrap().stdout).unwrap();
+    let counters = json["upstream"][0]["counters"].as_object().unwrap();
+    let counted = counters.iter().filter(|(name, value)| name.starts_with("refused_") && value.as_u64() > Some(0));
+    counted.map(|(name, _)| name.clone()).collect()
+}
+
+#[test]
+fn r26_every_failed_check_has_words_and_a_counter_of_its_own() {
+    let (pki, stranger) = (Pki::new(), Pki::new());
+    let right = || Certificate::for_names(&["upstream.test"]);
+    let pin = pki.server(&["upstream.test"]).spki_pin();
+    let by_name = |server: &DotServer| named(server);
+    let by_address = |server: &DotServer| format!("\"{}\"", server.address());
+    let by_pin = |server: &DotServer| format!("{{ address = \"{}\", pins = [\"{pin}\"] }}", server.address());
+    let with_both = |server: &DotServer| {
+        format!("{{ address = \"{}\", name = \"upstream.test\", pins = [\"{pin}\"] }}", server.address())
+    };
+    type Entry<'a> = &'a dyn Fn(&DotServer) -> String;
+    let refused: [(Identity, Entry<'_>, &str, &str); 13] = [
+        (pki.server(&["upstream.example"]), &by_name, "name", "is for upstream.example, and not for upstream.test"),
+        // the whole chain is good, for somebody else
+        (
+            pki.issue(&Certificate::for_names(&["dns.other.test", "192.0.2.1"]).via_intermediate(true)),
+            &by_name,
+            "name",
+            "wrong name: the certificate is for dns.other.test, 192.0.2.1, and not for upstream.test",
+        ),
+        (pki.issue(&Certificate::common_name_only("upstream.test")), &by_name, "name", "is for no name at all"),
+        (
+            pki.server(&["127.0.0.2"]),
+            &by_address,
+            "address",
+            "wrong address: the certificate is for 127.0.0.2, and not",
+        ),
+        (pki.server(&["upstream.test"]), &by_address, "address", "and not for the address 127.0.0.1"),
+        (pki.issue(&right().expired()), &by_name, "expired", "expired: the certificate ceased to be valid on 2"),
+        (pki.issue(&right().not_yet_valid()), &by_name, "not_yet_valid", "not valid yet: the certificate begins to be"),
+        (pki.issue(&right().self_signed()), &by_name, "self_signed", "self-signed: "),
+        (pki.issue(&right().via_intermediate(false)), &by_name, "issuer", "CN=dot-proxy test intermediate"),
+        // a CA that calls itself as ours does
+        (stranger.server(&["upstream.test"]), &by_name, "issuer", "unknown issuer: "),
+        (pki.server(&["upstream.test"]), &by_pin, "pin", "wrong pin: the server's public key matches none"),
+        (pki.server(&["upstream.test"]), &with_both, "pin", "wrong pin: the server's public key matches none"),
+        (pki.issue(&right().client_auth_only()), &by_name, "other", "the certificate cannot be used: "),
+    ];
+    for (identity, entry, counter, words) in refused {
+        let server = DotServer::start(identity);
+        let proxy = start(&config_of(&[entry(&server)], Some(pki.ca_file()), HURRIED));
+        assert_eq!(rcode_of(&proxy, &query(1, "who.test", 1)), SERVFAIL, "{words}");
+        assert!(proxy.wait_for_log(words, LONG), "{words}:\n{}", proxy.log());
+        let line = proxy.log().lines().find(|line| line.contains(words)).unwrap().to_owned();
+        assert!(line.contains(&format!("upstream {}", server.address())) || counter == "pin", "{line}");
+        assert!(line.contains("no connection: tls handshake: "), "{line}");
+        assert_eq!(refusals(&proxy), [format!("refused_{counter}")], "{words}");
+        assert!(server.journal().messages.is_empty(), "{words}: a server that was refused got a query");
+    }
+    // failures that have nothing to do with who the server is are none of these
+    let server =
+        DotServer::builder().identity(pki.server(&["upstream.test"])).stage(Stage::CloseAfterClientHello).start();
+    let proxy = start(&config_of(&[by_name(&server)], Some(pki.ca_file()), HURRIED));
+    assert_eq!(rcode_of(&proxy, &query(1, "who.test", 1)), SERVFAIL);
+    assert_eq!(refusals(&proxy), Vec::<String>::new());
 }
