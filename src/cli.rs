@@ -10,7 +10,7 @@ use crate::config::options::{ADDRESSES, Opt, SERVERS};
 use crate::system_dns::switch::Verb;
 
 /// What to do.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Action {
     /// Serve until told to stop.
     Run,
@@ -23,6 +23,13 @@ pub enum Action {
     },
     /// Have the running service read its configuration again.
     Reload,
+    /// Show what a server presents, with the pins of its keys.
+    Pins {
+        /// The server, as `address[:port][#name]`.
+        server: String,
+        /// Who may have issued its certificate, instead of the system's trust store.
+        ca_file: Option<PathBuf>,
+    },
     /// Point the machine's lookups at this program, or back, or say where they go.
     SystemDns(Verb),
 }
@@ -99,7 +106,25 @@ pub fn command() -> Command {
                 )
                 .arg(socket()),
         )
+        .subcommand(pins())
         .subcommand(system_dns())
+}
+
+/// The command that shows what a server presents.
+fn pins() -> Command {
+    Command::new("pins")
+        .about(
+            "Shows the certificates that a server presents, the pins of their keys and who vouches for them; no query is \
+             sent. Exit status 0: shown; 1: no TLS connection came about; 78: the server or the file cannot be used.",
+        )
+        .arg(Arg::new("server").value_name("SERVER").required(true).help("The server, as address[:port][#name]."))
+        .arg(
+            Arg::new("ca-file")
+                .long("ca-file")
+                .value_name("FILE")
+                .value_parser(value_parser!(PathBuf))
+                .help("Asks the CA certificates of this PEM file who the server is, instead of the system's trust store."),
+        )
 }
 
 /// The command that changes the machine around the service.
@@ -161,6 +186,10 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
             socket = path(inner, "socket");
             Action::Reload
         }
+        Some(("pins", inner)) => Action::Pins {
+            server: inner.get_one::<String>("server").cloned().unwrap_or_default(),
+            ca_file: path(inner, "ca-file"),
+        },
         Some(("system-dns", inner)) => {
             root = path(inner, "root").unwrap_or(root);
             verb(inner).map_or(Action::Run, Action::SystemDns)

@@ -14,6 +14,7 @@ use crate::control::{self, Answer, ControlSocket, Question};
 use crate::inherited::{self, Inherited, Kind};
 use crate::listen::certificate::{Certificate, Occasion};
 use crate::log::{Log, Target};
+use crate::pins::{self, NoPins};
 use crate::privileges::{self, Identity};
 use crate::report::{self, State};
 use crate::sandbox::{self, Confined, Reach};
@@ -55,12 +56,16 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         // prints help, version, or what is wrong, and ends with 0 or 2
         Err(error) => error.exit(),
     };
-    let result = match invocation.action {
+    let result = match &invocation.action {
         Action::Run => run(&invocation),
         Action::Check => check(&invocation.source),
-        Action::Status { json } => return status(&invocation, json),
+        Action::Status { json } => return status(&invocation, *json),
         Action::Reload => return reload(&invocation),
-        Action::SystemDns(verb) => match system_dns(&invocation, verb) {
+        Action::Pins { server, ca_file } => pins::show(server, ca_file.clone(), tell).map_err(|why| match why {
+            NoPins::Given(why) => Stop::Config(why),
+            NoPins::Unreached(why) => Stop::Failure(why),
+        }),
+        Action::SystemDns(verb) => match system_dns(&invocation, *verb) {
             Ok(status) => return ExitCode::from(status),
             Err(stop) => Err(stop),
         },

@@ -96,6 +96,7 @@ pub mod inherited;
 pub mod network_changes;
 pub mod network_watch;
 pub mod pem_pair;
+pub mod pins;
 pub mod port_holder;
 pub mod privileges;
 pub mod report;

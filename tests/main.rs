@@ -90,6 +90,7 @@ mod life {
     pub(crate) mod control;
     pub(crate) mod inherited;
     mod network;
+    mod pins;
     mod privileges;
     mod reload;
     mod start;

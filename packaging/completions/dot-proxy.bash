@@ -22,6 +22,9 @@ _dot__proxy() {
             dot__proxy,help)
                 cmd="dot__proxy__subcmd__help"
                 ;;
+            dot__proxy,pins)
+                cmd="dot__proxy__subcmd__pins"
+                ;;
             dot__proxy,reload)
                 cmd="dot__proxy__subcmd__reload"
                 ;;
@@ -39,6 +42,9 @@ _dot__proxy() {
                 ;;
             dot__proxy__subcmd__help,help)
                 cmd="dot__proxy__subcmd__help__subcmd__help"
+                ;;
+            dot__proxy__subcmd__help,pins)
+                cmd="dot__proxy__subcmd__help__subcmd__pins"
                 ;;
             dot__proxy__subcmd__help,reload)
                 cmd="dot__proxy__subcmd__help__subcmd__reload"
@@ -92,7 +98,7 @@ _dot__proxy() {
 
     case "${cmd}" in
         dot__proxy)
-            opts="-h -V --config --listen --upstream --help --version run check status reload system-dns help"
+            opts="-h -V --config --listen --upstream --help --version run check status reload pins system-dns help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -144,7 +150,7 @@ _dot__proxy() {
             return 0
             ;;
         dot__subcmd__proxy__subcmd__help)
-            opts="run check status reload system-dns help"
+            opts="run check status reload pins system-dns help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -172,6 +178,20 @@ _dot__proxy() {
             return 0
             ;;
         dot__subcmd__proxy__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        dot__subcmd__proxy__subcmd__help__subcmd__pins)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -276,6 +296,36 @@ _dot__proxy() {
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        dot__subcmd__proxy__subcmd__pins)
+            opts="-h --ca-file --config --listen --upstream --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --ca-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --listen)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --upstream)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;

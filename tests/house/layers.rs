@@ -18,7 +18,7 @@ const LAYERS: &[(u8, &[&str])] = &[
     (8, &["upstream/group"]),
     (7, &["upstream/inquiry"]),
     (6, &["cli", "upstream/place"]),
-    (5, &["config/file", "upstream/connection"]),
+    (5, &["config/file", "pins", "upstream/connection"]),
     (
         4,
         &[

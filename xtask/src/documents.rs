@@ -330,7 +330,7 @@ fn program_page() -> String {
             "Of the service and of check: 0 after an orderly stop, 1 if the service could not start or go on, 2 for wrong \
              arguments, 78 for a configuration that cannot be used. Of status: 0 serving, 1 degraded (a worker takes no \
              turns, or no resolver is usable), 3 not running, 4 unknown, such as when the control socket may not be used. \
-             Of reload: 0 in force, 1 refused, 3 and 4 as before. Those of \"system-dns\" stand in SYSTEM DNS.",
+             Of reload: 0 in force, 1 refused, 3 and 4 as before. Of pins: 0 shown, 1 no TLS connection, 78 as before. Those of \"system-dns\" stand in SYSTEM DNS.",
         ),
     ] {
         let paragraphs: Vec<String> = paragraphs.split("\n\n").map(roff).collect();
