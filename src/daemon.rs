@@ -3,17 +3,19 @@
 
 use std::ffi::OsString;
 use std::fmt::Display;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use crate::cli::{self, Action, Invocation};
 use crate::clock::{self, Memory};
 use crate::config::file::{self, Loaded, Source};
-use crate::config::settings::{LogTarget, Sandbox, Settings};
+use crate::config::settings::{LogTarget, Member, Sandbox, Settings};
 use crate::config::values::DOT_PORT;
 use crate::control::{self, Answer, ControlSocket, Question};
 use crate::inherited::{self, Inherited, Kind};
 use crate::listen::certificate::{Certificate, Occasion};
 use crate::log::{Log, Target};
+use crate::own_listeners::OwnListeners;
 use crate::pins::{self, NoPins};
 use crate::privileges::{self, Identity};
 use crate::report::{self, State};
@@ -22,6 +24,7 @@ use crate::service::{Premises, Service};
 use crate::sockets::{self, Bound};
 use crate::system_calls;
 use crate::system_dns::switch::{self, Switch, Verb};
+use crate::upstream::roster::{Roster, circles};
 use crate::upstream::server::{self, Servers};
 
 /// Exit status for a configuration that cannot be used (sysexits.h, EX_CONFIG): starting again would not help.
@@ -109,8 +112,9 @@ fn run(invocation: &Invocation) -> Result<(), Stop> {
     let opened = open(&invocation.source, &loaded.settings, inherited);
     // the first thread of all: before it the privileges are gone
     log.run().map_err(failure)?;
-    let Opened { premises, servers, certificate, bound } = opened?;
-    let result = Service::start(premises, loaded, servers, certificate, bound).map_err(failure)?.serve();
+    let Opened { premises, entries, own, certificate, bound } = opened?;
+    let roster = Roster::new(&loaded.settings, entries, own, premises.confined.clone());
+    let result = Service::start(premises, loaded, roster, certificate, bound).map_err(failure)?.serve();
     log.finish();
     result.map_err(Stop::Failure)
 }
@@ -118,7 +122,8 @@ fn run(invocation: &Invocation) -> Result<(), Stop> {
 /// What was made ready while there were privileges.
 struct Opened {
     premises: Premises,
-    servers: Servers,
+    entries: Servers,
+    own: OwnListeners,
     certificate: Option<Certificate>,
     bound: Vec<Bound>,
 }
@@ -128,10 +133,15 @@ fn open(source: &Source, settings: &Settings, inherited: Vec<Inherited>) -> Resu
     let process = &settings.process;
     let identity = Identity::resolve(process.user.as_deref(), process.group.as_deref()).map_err(config)?;
     // root's own keys can be read now, and not later
-    let (servers, notes) = server::read_all(settings.groups(), None).map_err(config)?;
+    let (entries, notes) = server::read_all(settings.groups(), None).map_err(config)?;
     notes.iter().for_each(|note| log::warn!("{note}"));
     let certificate = read_certificate(settings, |note| log::warn!("{note}"))?;
     let bound = listeners(settings, inherited)?;
+    let own = OwnListeners::new(bound.iter().map(|bound| bound.address));
+    let circles = circles(settings, &own);
+    if !circles.is_empty() {
+        return Err(Stop::Config(circles.join("\n")));
+    }
     let control = open_control(settings, &identity)?;
     let memory = Memory::take_up(std::env::var_os("STATE_DIRECTORY").as_deref(), &clock::FLOOR);
     let mut reach = reach(source, settings, control.as_ref());
@@ -140,7 +150,7 @@ fn open(source: &Source, settings: &Settings, inherited: Vec<Inherited>) -> Resu
     say_who_serves(settings, &identity);
     let (confined, system_calls) = confine(settings.process.sandbox, &reach).map_err(Stop::Failure)?;
     let premises = Premises { source: source.clone(), privileges, confined, reach, system_calls, control, memory };
-    Ok(Opened { premises, servers, certificate, bound })
+    Ok(Opened { premises, entries, own, certificate, bound })
 }
 
 /// What clients on TLS are shown, if any are served; what there is to say of it is handed to `tell`.
@@ -197,7 +207,9 @@ fn reach(source: &Source, settings: &Settings, control: Option<&ControlSocket>) 
     reach.trust_store();
     reach.clean_up = control.and_then(ControlSocket::folder).map(Into::into);
     // the usual port as well, so that a reload can name other servers
-    reach.ports = settings.servers().map(|server| server.address.port()).chain([DOT_PORT]).collect();
+    reach.ports = settings.ports().map(|(_, port)| port).chain([DOT_PORT]).collect();
+    // what was cut is asked again over TCP
+    reach.ports.extend(settings.sources().flat_map(|source| &source.search.resolvers).map(SocketAddr::port));
     reach
 }
 
@@ -249,8 +261,11 @@ fn check(source: &Source) -> Result<(), Stop> {
     let names = std::iter::once(report::UPSTREAM.to_owned())
         .chain(settings.routes.iter().map(|route| format!("route {route}")));
     for (name, group) in names.zip(settings.groups()) {
-        for server in &group.servers {
-            tell(&format!("{name} {}: {}", server.label, server.transport));
+        for member in &group.members {
+            match member {
+                Member::Server(server) => tell(&format!("{name} {}: {}", server.label, server.transport)),
+                Member::Source(source) => tell(&format!("{name} {}: {source}", source.label)),
+            }
         }
     }
     if let (Some(_), Some(tls)) = (read_certificate(&settings, tell)?, &settings.listen.tls) {

@@ -28,11 +28,13 @@ pub mod upstream {
     pub mod allowance;
     pub mod connection;
     pub mod establish;
+    pub mod finder;
     pub mod group;
     pub mod health;
     pub mod inflight;
     pub mod inquiry;
     pub mod lifetime;
+    pub mod lookup;
     pub mod outage;
     pub mod outcome;
     pub mod place;
@@ -40,10 +42,13 @@ pub mod upstream {
     pub mod plan;
     pub mod presented;
     pub mod refused;
+    pub mod renewal;
+    pub mod roster;
     pub mod server;
     pub mod session;
     pub mod shared;
     pub mod solo;
+    pub mod survey;
     pub mod tally;
     pub mod tempo;
     pub mod tickets;
@@ -54,6 +59,7 @@ pub mod upstream {
 pub mod dns {
     pub mod crossing;
     pub mod edit;
+    pub mod finding;
     pub mod framing;
     pub mod keepalive;
     pub mod message;
@@ -70,6 +76,7 @@ pub mod config {
     pub mod file;
     pub mod given;
     pub mod options;
+    pub mod place_text;
     pub mod relations;
     pub mod settings;
     pub mod values;
@@ -95,6 +102,7 @@ pub mod control;
 pub mod inherited;
 pub mod network_changes;
 pub mod network_watch;
+pub mod own_listeners;
 pub mod pem_pair;
 pub mod pins;
 pub mod port_holder;

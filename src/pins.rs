@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::clock::date;
 use crate::config::options::{Kind, SERVERS};
-use crate::config::settings::{Authentication, Pin, Profile, Roots, Server};
+use crate::config::settings::{Authentication, Member, Pin, Profile, Roots, Server};
 use crate::config::values::{GroupTerms, Value, read_words};
 use crate::pem_pair::Moment;
 use crate::upstream::establish::establish;
@@ -76,9 +76,15 @@ fn read(server: &str, ca_file: Option<PathBuf>) -> Result<Server, String> {
     let kind: &Kind = &SERVERS.kind;
     let wrong = |why: String| format!("{why}; give address[:port][#name]");
     let roots = ca_file.map_or(Roots::System, Roots::File);
-    let terms = GroupTerms { roots, post_quantum: true, client: None, profile: Profile::Opportunistic };
-    match read_words(kind, &[server.to_owned()]).map_err(wrong)? {
-        Value::Servers(entries) if entries.len() == 1 => Ok(entries[0].server(&terms)),
+    let (profile, bootstrap) = (Profile::Opportunistic, Vec::new());
+    let terms = GroupTerms { roots, post_quantum: true, client: None, profile, bootstrap };
+    let Value::Servers(entries) = read_words(kind, &[server.to_owned()]).map_err(wrong)? else {
+        return Err(wrong(format!("{server:?} is no server")));
+    };
+    let mut members = entries.iter().flat_map(|entry| entry.members(&terms));
+    match (members.next(), members.next()) {
+        (Some(Member::Server(server)), None) => Ok(server),
+        (Some(Member::Source(_)), None) => Err(wrong(format!("{server:?} would have to be looked up first"))),
         _ => Err(wrong(format!("{server:?} is more than one server"))),
     }
 }
@@ -87,7 +93,9 @@ fn read(server: &str, ca_file: Option<PathBuf>) -> Result<Server, String> {
 fn verdict(settings: &Server, upstream: &UpstreamServer) -> String {
     let Some(terms) = settings.tls() else { return String::new() };
     let whom = match &terms.authentication {
-        Authentication::Name(name) | Authentication::NameAndPins(name, _) => format!("the name {name}"),
+        Authentication::Name(name) | Authentication::NameAndPins(name, _) | Authentication::Designated(name, _) => {
+            format!("the name {name}")
+        }
         Authentication::Address | Authentication::Pins(_) => format!("the address {}", settings.address.ip()),
     };
     match upstream.authenticity().and_then(|one| one.outcome()) {

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
+use tokio::sync::Notify;
 
 use crate::config::settings::{LocalOrForward, SpecialNames};
 use crate::dns::crossing::{Link, Passage, Switches, padded, to_resolver};
@@ -192,7 +193,8 @@ impl Rules {
     /// As many queries at a time as the connections and their queues take.
     fn most_active(&self) -> usize {
         let limits = self.groups.all.limits();
-        self.groups.all.servers().len() * (limits.in_flight + limits.queue)
+        // where no server is known yet, as many may wait for the first
+        self.groups.all.servers().len().max(1) * (limits.in_flight + limits.queue)
     }
 }
 
@@ -202,6 +204,8 @@ pub struct Path {
     counters: Arc<Counters>,
     active: Rc<Cell<usize>>,
     alone: Rc<Cell<usize>>,
+    /// Rings when there are other rules.
+    renewed: Notify,
 }
 
 /// The view of a query, of whatever operation; `None` if it cannot be read.
@@ -216,12 +220,14 @@ fn readable(bytes: &[u8]) -> Option<Message<'_>> {
 impl Path {
     /// The path that these rules make.
     pub fn new(rules: Rules, counters: Arc<Counters>) -> Path {
-        Path { rules: RefCell::new(Rc::new(rules)), counters, active: Rc::default(), alone: Rc::default() }
+        let (active, alone, renewed) = Default::default();
+        Path { rules: RefCell::new(Rc::new(rules)), counters, active, alone, renewed }
     }
 
     /// Other rules from now on; queries on their way go on under those they came under.
     pub fn renew(&self, rules: Rules) {
         self.rules.replace(Rc::new(rules));
+        self.renewed.notify_waiters();
     }
 
     /// The present rules.
@@ -326,7 +332,8 @@ impl Path {
     }
 
     /// Asks, and gives the reply that the client gets: the answer, or SERVFAIL with the reason.
-    pub async fn relay(&self, pending: Pending) -> Vec<u8> {
+    pub async fn relay(&self, mut pending: Pending) -> Vec<u8> {
+        self.await_servers(&mut pending).await;
         let answer = match &pending.way {
             Way::Shared => pending.group.ask(pending.asked.clone(), pending.deadline).await,
             Way::Alone => self.ask_alone(&pending, true).await.map(|(_, answer)| answer),
@@ -347,6 +354,23 @@ impl Path {
                 answer
             }
             (Err(failure), _) => self.failed(&pending, &failure),
+        }
+    }
+
+    /// Where the servers of the group are being looked up for the first time, a query waits until that has ended, one way
+    /// or the other.
+    async fn await_servers(&self, pending: &mut Pending) {
+        while pending.group.vacancy().is_some_and(|vacancy| vacancy.is_expected) {
+            let renewed = self.renewed.notified();
+            let rules = self.rules();
+            let group = pending.view().map_or(&rules.groups.upstream, |query| rules.groups.group_for(&query).0).clone();
+            if Rc::ptr_eq(&group, &pending.group) {
+                if tokio::time::timeout_at(pending.deadline.into(), renewed).await.is_err() {
+                    return;
+                }
+            } else {
+                pending.group = group;
+            }
         }
     }
 
@@ -396,9 +420,10 @@ impl Path {
     /// If the transfer broke off after it had begun: the connection to the client must end, nothing else can tell it.
     pub async fn transfer(
         &self,
-        pending: Pending,
+        mut pending: Pending,
         send: impl AsyncFn(Vec<u8>) -> Result<(), Gone>,
     ) -> Result<(), Gone> {
+        self.await_servers(&mut pending).await;
         let (Way::Transfer(transfer), Some(query)) = (&pending.way, pending.view()) else { return Err(Gone) };
         let mut transfer = transfer.clone();
         let (mut alone, mut answer) = match self.ask_alone(&pending, false).await {

@@ -111,6 +111,21 @@ pub struct Server {
     pub counters: BTreeMap<String, u64>,
 }
 
+/// A source of resolvers, whose addresses are looked up.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Source {
+    /// As the configuration writes it.
+    pub source: String,
+    /// Addresses that are known.
+    pub places: usize,
+    /// When it was last looked up; nothing if that has not ended yet.
+    pub looked_up_seconds_ago: Option<u64>,
+    /// When it will be looked up again; nothing if it is being done.
+    pub next_in_seconds: Option<u64>,
+    /// The last failure, unless a look-up has succeeded since.
+    pub last_failure: Option<Failure>,
+}
+
 /// A reload.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Reload {
@@ -152,6 +167,9 @@ pub struct Report {
     pub workers: Vec<Worker>,
     /// Resolvers, group by group in the order of the configuration.
     pub upstream: Vec<Server>,
+    /// Where resolvers are found whose addresses are looked up.
+    #[serde(default)]
+    pub sources: Vec<Source>,
     /// Configuration.
     pub configuration: Configuration,
     /// Counters, summed over the workers.
@@ -241,6 +259,18 @@ impl fmt::Display for Report {
                 .collect();
             if !counted.is_empty() {
                 writeln!(out, "    {}", counted.join(", "))?;
+            }
+        }
+        if !self.sources.is_empty() {
+            writeln!(out, "looked up")?;
+        }
+        for Source { source, places, looked_up_seconds_ago, next_in_seconds, last_failure } in &self.sources {
+            let seconds = |count: u64| humantime::format_duration(Duration::from_secs(count)).to_string();
+            let last = looked_up_seconds_ago.map_or("not yet".to_owned(), |ago| format!("{} ago", seconds(ago)));
+            let next = next_in_seconds.map_or("now".to_owned(), |next| format!("in {}", seconds(next)));
+            writeln!(out, "  {source}: {places} addresses, last {last}, next {next}")?;
+            if let Some(Failure { seconds_ago, why }) = last_failure {
+                writeln!(out, "    failed {} ago: {why}", seconds(*seconds_ago))?;
             }
         }
         writeln!(out, "configuration\n  {}", self.configuration.file)?;

@@ -4,11 +4,12 @@
 use std::convert::Infallible;
 use std::fmt::Display;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use tokio::runtime::LocalOptions;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -21,11 +22,13 @@ use crate::metrics::{Counters, Sum};
 use crate::network_changes::Suspension;
 use crate::network_watch::{self, NetworkWatch};
 use crate::privileges::Privileges;
-use crate::report::{self, Configuration, Failure, Listener, Process, Reload, Report, Server, ServerState, State};
+use crate::report::{self, Configuration, Listener, Process, Reload, Report, State};
 use crate::sandbox::{Confined, Reach};
 use crate::sockets::Bound;
 use crate::systemd;
-use crate::upstream::server::{self, Servers, UpstreamServer};
+use crate::upstream::roster::{Roster, circles};
+use crate::upstream::server;
+use crate::upstream::survey::{self, micros};
 use crate::worker::{self, Order, Terms, Work};
 
 /// How often the main thread looks whether every worker still runs.
@@ -65,7 +68,7 @@ pub struct Service {
     premises: Premises,
     started: Instant,
     running: Loaded,
-    servers: Servers,
+    roster: Roster,
     certificate: Option<Certificate>,
     listeners: Vec<Listener>,
     workers: Vec<Hand>,
@@ -87,7 +90,7 @@ impl Service {
     pub fn start(
         premises: Premises,
         running: Loaded,
-        servers: Servers,
+        roster: Roster,
         certificate: Option<Certificate>,
         mut bound: Vec<Bound>,
     ) -> io::Result<Service> {
@@ -99,8 +102,7 @@ impl Service {
             let (address, protocols) = (bound.address.to_string(), bound.protocols().to_owned());
             listeners.push(Listener { address, protocols, origin: bound.origin.clone() });
         }
-        let (settings, tls) = (running.settings.clone(), certificate.as_ref().map(Certificate::config));
-        let terms = Arc::new(Terms { settings, servers: servers.clone(), tls });
+        let terms = terms(&running, &roster, certificate.as_ref());
         let mut workers = Vec::new();
         for number in 0..running.settings.workers {
             let counters = Arc::new(Counters::default());
@@ -121,7 +123,7 @@ impl Service {
             premises,
             started,
             running,
-            servers,
+            roster,
             certificate,
             listeners,
             workers,
@@ -139,7 +141,8 @@ impl Service {
     /// # Errors
     /// Why it ended, if not by a signal.
     pub fn serve(mut self) -> Result<(), String> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(text)?;
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_all().build_local(LocalOptions::default()).map_err(text)?;
         let control = self.premises.control.take();
         let (asking, questions) = mpsc::channel(QUESTIONS);
         let outcome = runtime.block_on(async {
@@ -212,6 +215,7 @@ impl Service {
                         self.network = None;
                     }
                 },
+                () = self.roster.changed(&self.running.settings) => self.regroup().await,
                 _ = due.tick() => {
                     if let Some(slept) = network_watch::resumed(&mut self.suspension) {
                         let slept = humantime::format_duration(Duration::from_secs(slept.as_secs()));
@@ -224,15 +228,33 @@ impl Service {
     }
 
     /// The ways to resolvers are no longer what they were: what is known of them is forgotten, connections begin anew.
-    async fn start_afresh(&self, why: &str) {
+    async fn start_afresh(&mut self, why: &str) {
         log::info!("{why}: connections to resolvers are renewed");
-        self.servers.iter().flatten().for_each(|server| server.forget());
+        self.roster.network_changed();
         // a worker that is stuck does it when it takes its next turn
         self.order(Order::NetworkChanged).await;
     }
 
+    /// There are other servers than before: the workers hear of it, and keep what they have with those that stay.
+    async fn regroup(&mut self) {
+        let terms = terms(&self.running, &self.roster, self.certificate.as_ref());
+        // a worker that is stuck does it when it takes its next turn
+        self.order(|done| Order::Renew(terms.clone(), done)).await;
+        self.watch_ways();
+    }
+
+    fn watch_ways(&mut self) {
+        let resolvers = self.resolvers();
+        if let Some(network) = &mut self.network {
+            network.lead_to(resolvers);
+        }
+    }
+
+    /// Who is connected to, or asked for servers.
     fn resolvers(&self) -> Vec<IpAddr> {
-        self.servers.iter().flatten().map(|server| server.settings().address.ip()).collect()
+        let servers = self.roster.servers().iter().flatten().map(|server| server.settings().address.ip());
+        let asked = self.running.settings.sources().flat_map(|source| &source.search.resolvers);
+        servers.chain(asked.map(SocketAddr::ip)).collect()
     }
 
     /// Looks whether the workers live, tells the service manager what it should know, and keeps the time.
@@ -240,6 +262,7 @@ impl Service {
         if self.workers.iter().any(|worker| worker.thread.is_finished()) {
             return Err("a worker ended by itself; the service cannot go on without it".to_owned());
         }
+        self.roster.attend(&self.running.settings);
         let counters = self.counters();
         if self.pulse.all_alive(&counters) {
             systemd::alive();
@@ -257,7 +280,7 @@ impl Service {
 
     /// The present state in one line.
     fn summary(&self) -> String {
-        let servers = || self.servers.iter().flatten();
+        let servers = || self.roster.servers().iter().flatten();
         let usable = servers().filter(|server| !server.is_doubtful()).count();
         let reload = match &self.last_reload {
             Some(Reload { applied: false, .. }) => "; the last reload was refused",
@@ -291,14 +314,14 @@ impl Service {
     async fn renew(&mut self) -> Result<Vec<String>, String> {
         let renewed = file::renew(&self.premises.source, &self.running).map_err(text)?;
         self.within_reach(&renewed)?;
-        let (servers, said) = server::read_all(renewed.settings.groups(), Some(&self.servers)).map_err(text)?;
+        let (entries, said) = server::read_all(renewed.settings.groups(), Some(self.roster.entries())).map_err(text)?;
         let read = |tls: &ClientTls| Certificate::read(tls, Occasion::Reload(self.certificate.as_ref()));
         let certificate = renewed.settings.listen.tls.as_ref().map(read).transpose().map_err(text)?;
         let (certificate, mut notes) = certificate.map_or_else(Default::default, |(read, notes)| (Some(read), notes));
         notes.extend(said);
         // from here on nothing is refused
-        let (settings, tls) = (renewed.settings.clone(), certificate.as_ref().map(Certificate::config));
-        let terms = Arc::new(Terms { settings, servers: servers.clone(), tls });
+        self.roster.renew(&renewed.settings, entries);
+        let terms = terms(&renewed, &self.roster, certificate.as_ref());
         for (number, heartbeat) in self.order(|done| Order::Renew(terms.clone(), done)).await.into_iter().enumerate() {
             if heartbeat.is_none() {
                 notes.push(format!("worker {number} has not taken the new configuration yet: it is stuck"));
@@ -311,21 +334,17 @@ impl Service {
         if renewed.settings.uses_credentials() {
             notes.push("credentials are those of the start: a renewed one is read at a restart".to_owned());
         }
-        (self.running, self.servers, self.certificate) = (renewed, servers, certificate);
-        let resolvers = self.resolvers();
-        if let Some(network) = &mut self.network {
-            network.lead_to(resolvers);
-        }
+        (self.running, self.certificate) = (renewed, certificate);
+        self.watch_ways();
         Ok(notes)
     }
 
     /// What the process has given up it cannot have again: a configuration that would need it waits for a restart.
     fn within_reach(&self, renewed: &Loaded) -> Result<(), String> {
         let Premises { confined, reach, .. } = &self.premises;
-        let mut problems = Vec::new();
-        for server in renewed.settings.servers() {
-            if !confined.allows(server.address.port()) {
-                let (label, port) = (&server.label, server.address.port());
+        let mut problems = circles(&renewed.settings, self.roster.own());
+        for (label, port) in renewed.settings.ports() {
+            if !confined.allows(port) {
                 problems.push(format!("upstream {label}: port {port} is none of those that the running process may connect to (sandbox); restart the service"));
             }
         }
@@ -356,19 +375,14 @@ impl Service {
         took
     }
 
-    /// All servers, each with the name of its group.
-    fn named_servers(&self) -> impl Iterator<Item = (String, &UpstreamServer)> {
-        let routes = self.running.settings.routes.iter().map(ToString::to_string);
-        let names = std::iter::once(report::UPSTREAM.to_owned()).chain(routes);
-        names.zip(&self.servers).flat_map(|(name, servers)| servers.iter().map(move |server| (name.clone(), &**server)))
-    }
-
     async fn report(&self) -> Report {
         let beats = self.order(Order::Beat).await.into_iter().enumerate();
         let workers: Vec<report::Worker> =
             beats.map(|(number, beat)| report::Worker { number, heartbeat_us: beat.map(micros) }).collect();
-        let upstream: Vec<Server> = self.named_servers().map(|(group, server)| facts(group, server)).collect();
-        let reasons = report::reasons(&workers, &upstream);
+        let settings = &self.running.settings;
+        let (upstream, sources) = (survey::servers(settings, &self.roster), survey::sources(settings, &self.roster));
+        let mut reasons = report::reasons(&workers, &upstream);
+        reasons.extend(survey::vacancies(settings, &self.roster));
         let Premises { source, privileges, confined, system_calls, .. } = &self.premises;
         Report {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -388,6 +402,7 @@ impl Service {
             },
             workers,
             upstream,
+            sources,
             configuration: Configuration {
                 file: source.file().display().to_string(),
                 last_reload: self.last_reload.clone(),
@@ -398,8 +413,11 @@ impl Service {
     }
 }
 
-fn micros(time: Duration) -> u64 {
-    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+/// What the workers work under.
+fn terms(running: &Loaded, roster: &Roster, certificate: Option<&Certificate>) -> Arc<Terms> {
+    let (settings, servers) = (running.settings.clone(), roster.servers().clone());
+    let (vacancies, tls) = (roster.vacancies().to_vec(), certificate.map(Certificate::config));
+    Arc::new(Terms { settings, servers, vacancies, tls })
 }
 
 fn text(error: impl Display) -> String {
@@ -423,31 +441,6 @@ async fn changed(network: &mut Option<NetworkWatch>) -> io::Result<String> {
     match network {
         Some(network) => network.changed().await,
         None => std::future::pending().await,
-    }
-}
-
-/// What there is to say of a server.
-fn facts(group: String, server: &UpstreamServer) -> Server {
-    let state = match (server.rest(Instant::now()), server.is_doubtful()) {
-        (Some(_), _) => ServerState::Resting,
-        (None, true) => ServerState::Failing,
-        (None, false) => ServerState::Usable,
-    };
-    let failure = server
-        .last_failure()
-        .map(|failure| Failure { seconds_ago: failure.at.elapsed().unwrap_or_default().as_secs(), why: failure.why });
-    let settings = server.settings();
-    Server {
-        group,
-        server: server.label().to_owned(),
-        verified: settings.transport.to_string(),
-        authenticated: server.authenticated(),
-        state,
-        connections: server.open_connections(),
-        smoothed_us: server.smoothed().map(micros),
-        idle_limit_ms: server.idle_limit(Instant::now()).map(|limit| micros(limit) / 1000),
-        last_failure: failure,
-        counters: server.tally().values().map(|(name, value)| (name.to_owned(), value)).collect(),
     }
 }
 

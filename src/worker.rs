@@ -24,7 +24,7 @@ use crate::metrics::Counters;
 use crate::query::{Groups, Path, Rules};
 use crate::sockets::{Share, UdpListener};
 use crate::upstream::group::{Conduct, Group};
-use crate::upstream::outcome;
+use crate::upstream::outcome::{self, Vacancy};
 use crate::upstream::server::{Servers, UpstreamServer};
 
 /// Tasks polled between two looks at the sockets: fewer than tokio's 61, since each task here is short and fresh
@@ -39,6 +39,8 @@ pub struct Terms {
     pub settings: Settings,
     /// The servers of each group, shared by all workers: those of all queries, then those of the routes in their order.
     pub servers: Servers,
+    /// For each group, why it has no server, if it has none.
+    pub vacancies: Vec<Option<Vacancy>>,
     /// How clients on TLS are met, the same by all workers.
     pub tls: Option<Arc<ServerConfig>>,
 }
@@ -121,7 +123,8 @@ fn groups(terms: &Terms, before: &Group) -> Groups {
     let all = before.renewed(each_once, conduct(settings, Policy::InOrder));
     let group = |index: usize, policy: Policy| {
         let servers = terms.servers.get(index).cloned().unwrap_or_default();
-        Rc::new(all.renewed(servers, conduct(settings, policy)))
+        let vacancy = terms.vacancies.get(index).cloned().flatten();
+        Rc::new(all.renewed(servers, conduct(settings, policy)).vacant(vacancy))
     };
     let (upstream, mut routes) = (group(0, settings.upstream.group.policy), Suffixes::default());
     for (index, route) in settings.routes.iter().enumerate() {

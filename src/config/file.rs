@@ -148,6 +148,7 @@ fn accept(name: &str, text: &str, overrides: &Overrides, running: Option<&Loaded
     problems.extend(relations::tls(&given, &problems));
     problems.extend(relations::client_certificates(&given, &problems));
     problems.extend(relations::routes(&given, &problems));
+    problems.extend(relations::names(&given));
     let too_few = relations::connections(&given);
     problems.extend(too_few.clone());
     let waiting = running.map_or_else(Vec::new, |running| keep_from(running, &mut given));

@@ -26,14 +26,14 @@ fn the_empty_file_is_the_default_service() {
     let settings = accepted("");
     let addresses: Vec<String> = settings.listen.addresses.iter().map(ToString::to_string).collect();
     assert_eq!(addresses, ["127.0.0.1:53", "[::1]:53"]);
-    assert_eq!(settings.upstream.group.servers.len(), 4);
-    for server in &settings.upstream.group.servers {
+    assert_eq!(settings.upstream.group.members.len(), 4);
+    for server in settings.upstream.group.servers() {
         let terms = server.tls().unwrap();
         assert_eq!(terms.authentication, Authentication::Name("cloudflare-dns.com".to_owned()));
         assert_eq!((server.address.port(), &terms.roots, terms.post_quantum), (853, &Roots::System, true));
         assert_eq!((&terms.client, terms.profile), (&None, Profile::Strict));
     }
-    assert_eq!(settings.upstream.group.servers.iter().filter(|server| server.address.is_ipv6()).count(), 2);
+    assert_eq!(settings.upstream.group.servers().filter(|server| server.address.is_ipv6()).count(), 2);
     assert_eq!(settings.upstream.deadline, Duration::from_secs(4));
     assert_eq!((settings.upstream.hedge_share, settings.upstream.connections), (5, 32));
     assert_eq!((settings.upstream.group.policy, settings.routes.len()), (Policy::InOrder, 0));
@@ -48,7 +48,8 @@ fn servers_are_read_in_every_form() {
          \"[2001:db8::2]\", \"[2001:db8::3]:99#b.test\", {{ address = \"192.0.2.9\", pins = [\"{pin}\"] }},\n\
          {{ address = \"192.0.2.9:853\", name = \"c.test\", pins = [\"{pin}\"], ca-file = \"/other.pem\", post-quantum = false }}]"
     );
-    let servers = accepted(&text).upstream.group.servers;
+    let group = accepted(&text).upstream.group;
+    let servers: Vec<Server> = group.servers().cloned().collect();
     let addresses: Vec<String> = servers.iter().map(|server| server.address.to_string()).collect();
     assert_eq!(
         addresses,
@@ -164,7 +165,7 @@ fn the_command_line_replaces_the_file() {
     };
     let settings = parse("f", "[listen]\naddresses = [\"192.0.2.7\"]", &overrides).unwrap();
     assert_eq!(settings.listen.addresses.len(), 2);
-    assert_eq!(settings.upstream.group.servers.len(), 1);
+    assert_eq!(settings.upstream.group.members.len(), 1);
     let bad = Overrides { listen: vec!["nowhere".to_owned()], upstream: Vec::new() };
     let problem = parse("f", "", &bad).unwrap_err().to_string();
     assert!(problem.starts_with("--listen: \"nowhere\" is no address; accepted: "), "{problem}");
@@ -212,8 +213,16 @@ fn a_reload_keeps_what_only_a_restart_changes_and_names_it() {
 
 #[test]
 fn credentials_and_accounts_are_read() {
-    let roots =
-        accepted("[upstream]\nca-file = \"credential:ca\"").upstream.group.servers[0].tls().unwrap().roots.clone();
+    let roots = accepted("[upstream]\nca-file = \"credential:ca\"")
+        .upstream
+        .group
+        .servers()
+        .next()
+        .unwrap()
+        .tls()
+        .unwrap()
+        .roots
+        .clone();
     assert_eq!(roots, Roots::File("/run/credentials/dot-proxy.service/ca".into()));
     for bad in ["credential:", "credential:../x", "credential:a/b"] {
         assert!(refused(&format!("[upstream]\nca-file = \"{bad}\"")).contains("is no name of a credential"), "{bad}");
@@ -329,18 +338,18 @@ fn routes_are_read_with_what_they_inherit() {
     assert_eq!((first.to_string().as_str(), first.domains[0].wire()), ("corp.example", &b"\x04corp\x07example\0"[..]));
     // how weak a route is says the route alone
     assert_eq!((first.group.profile, first.group.policy), (Profile::Strict, Policy::InOrder));
-    let terms = first.group.servers[0].tls().unwrap();
+    let terms = first.group.servers().next().unwrap().tls().unwrap();
     assert_eq!(
         (terms.profile, &terms.roots, terms.post_quantum),
         (Profile::Strict, &Roots::File("/ca.pem".into()), false)
     );
     assert_eq!(terms.client, client("c"));
     assert_eq!((second.group.profile, second.group.policy), (Profile::Opportunistic, Policy::Fastest));
-    let terms = second.group.servers[0].tls().unwrap();
+    let terms = second.group.servers().next().unwrap().tls().unwrap();
     assert_eq!((&terms.roots, terms.post_quantum, &terms.client), (&Roots::File("/b.pem".into()), true, &client("b")));
-    let plain: Vec<String> = third.group.servers.iter().map(|server| server.address.to_string()).collect();
+    let plain: Vec<String> = third.group.servers().map(|server| server.address.to_string()).collect();
     assert_eq!(plain, ["192.0.2.3:53", "[fd00::1]:5353"]);
-    assert!(third.group.servers.iter().all(|server| server.transport == Transport::Plain));
+    assert!(third.group.servers().all(|server| server.transport == Transport::Plain));
     let files: Vec<String> = settings.files().map(|path| path.display().to_string()).collect();
     for file in ["/ca.pem", "/b.pem", "/c.crt", "/c.key", "/b.crt", "/b.key"] {
         assert!(files.iter().any(|found| found == file), "{file}: {files:?}");
@@ -452,7 +461,7 @@ fn r25_plain_dns_is_named_in_a_route_only_and_never_beside_tls() {
     assert!(said.contains("queries would fall from TLS to clear"), "{said}");
     // and the other way: what [upstream] says makes no route plain, and a plain route leaves [upstream] as it is
     let settings = accepted(&route("a.test", "servers = [\"plain:192.0.2.1\"]"));
-    assert!(settings.upstream.group.servers.iter().all(|server| server.tls().is_some()));
+    assert!(settings.upstream.group.servers().all(|server| server.tls().is_some()));
     assert_eq!(accepted("").upstream, settings.upstream);
 }
 
@@ -475,4 +484,81 @@ fn a_reload_cannot_take_the_connections_of_workers_that_there_are() {
     let said = renew(&source, &running).unwrap_err().to_string();
     assert!(said.contains("f.toml:3: upstream.connections: is less than workers (4)"), "{said}");
     assert!(load(&source).is_ok());
+}
+
+#[test]
+fn r40_names_are_accepted_with_somebody_to_ask_or_with_their_addresses() {
+    let bootstrap = "bootstrap = [\"192.0.2.53\", \"[2001:db8::53]:5353\"]";
+    let shown = |servers: &str| {
+        let settings = accepted(&format!("[upstream]\n{bootstrap}\nservers = [{servers}]"));
+        let sources: Vec<String> = settings.sources().map(|source| format!("{}: {source}", source.label)).collect();
+        let servers = settings.servers().map(|server| format!("{}: {}", server.label, server.transport));
+        sources.into_iter().chain(servers).collect::<Vec<_>>().join("\n")
+    };
+    let asked = "issued by the system's trust store; looked up in plain DNS at 192.0.2.53:53, [2001:db8::53]:5353";
+    for (servers, expected) in [
+        (
+            "\"dns.example:8853\"",
+            "dns.example:8853: all addresses of the host, each with a certificate for the name dns.example",
+        ),
+        ("\"dns.example#other.test\"", "all addresses of the host, each with a certificate for the name other.test"),
+        (
+            "\"srv:_dot._tcp.dns.example\"",
+            "all hosts of the service within dns.example, each with a certificate for its own name",
+        ),
+        (
+            "\"srv:_dot._tcp.dns.example.#a.test\"",
+            "all hosts of the service, each with a certificate for the name a.test",
+        ),
+    ] {
+        let said = shown(servers);
+        assert!(said.contains(expected) && said.ends_with(asked), "{said}");
+    }
+    let said = shown("\"ddr:192.168.1.1\"");
+    assert!(said.contains("the resolvers that it designates") && said.ends_with("at 192.168.1.1:53"), "{said}");
+    let said = shown("{ address = \"dns.example:8853\", addresses = [\"192.0.2.1\", \"[2001:db8::1]:853\"] }");
+    let of = |address| format!("dns.example:8853 ({address}): a certificate for the name dns.example");
+    assert!(said.contains(&of("192.0.2.1:8853")) && said.contains(&of("[2001:db8::1]:853")), "{said}");
+    // a profile that lets everybody pass cannot be that of a designation
+    let settings = accepted("[upstream]\nprofile = \"opportunistic\"\nservers = [\"ddr:192.168.1.1\"]");
+    assert!(settings.sources().all(|source| source.terms.profile == Profile::Strict));
+    let route = accepted(&format!(
+        "[upstream]\n{bootstrap}\n[[route]]\ndomains = [\"a.test\"]\nservers = [\"dns.example\"]\n\
+         [[route]]\ndomains = [\"b.test\"]\nbootstrap = [\"192.0.2.54\"]\nservers = [\"dns.example\"]"
+    ));
+    let first: Vec<String> = route.sources().map(|source| source.search.resolvers[0].to_string()).collect();
+    assert_eq!(first, ["192.0.2.53:53", "192.0.2.54:53"]);
+}
+
+#[test]
+fn r40_names_that_nobody_could_find_or_verify_are_refused() {
+    for (lines, expected) in [
+        (
+            "servers = [\"dns.example\"]",
+            "f.toml:2: upstream.servers: \"dns.example\" is a name, and no address to connect to",
+        ),
+        (
+            "servers = [\"dns.example\"]",
+            "or name a plain resolver that may be asked for it, such as upstream.bootstrap",
+        ),
+        ("servers = [\"srv:_dot._tcp.dns.example\"]", "write its address before it, such as \"192.0.2.1#dns.example\""),
+        ("servers = [\"192.0.2.256\"]", "\"192.0.2.256\" is no address"),
+        ("servers = [\"plain:dns.example\"]", "\"dns.example\" is no address"),
+        ("servers = [\"srv:dns.example\"]", "is no service"),
+        ("servers = [\"srv:_dot._tcp\"]", "is no service"),
+        ("servers = [\"ddr:dns.example\"]", "\"dns.example\" is no address"),
+        ("servers = [\"ddr:192.0.2.1#a.test\"]", "the designation says who they are"),
+        ("servers = [{ address = \"192.0.2.1\", addresses = [\"192.0.2.2\"] }]", "is an address already"),
+        ("servers = [{ address = \"dns.example\", addresses = [] }]", "addresses is empty"),
+        ("servers = [{ address = \"dns.example\", addresses = [\"a.test\"] }]", "\"a.test\" is no address"),
+        (
+            "bootstrap = [\"dns.example\"]",
+            "f.toml:2: upstream.bootstrap: \"dns.example\" is no address; accepted: an array",
+        ),
+        ("bootstrap = [\"127.0.0.1\"]", "f.toml:2: upstream.bootstrap: 127.0.0.1:53 is dot-proxy's own address"),
+        ("servers = [\"ddr:127.0.0.1\"]", "f.toml:2: upstream.servers: 127.0.0.1:53 is dot-proxy's own address"),
+    ] {
+        let said = refused(&format!("[upstream]\n{lines}"));
+        assert!(said.contains(expected), "{lines}: {said}");
+    }
 }

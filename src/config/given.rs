@@ -214,12 +214,14 @@ impl Given {
             post_quantum: self.boolean(&options::POST_QUANTUM),
             client: self.client(&options::CLIENT_CERTIFICATE, &options::CLIENT_KEY),
             profile: self.profile(&options::PROFILE),
+            bootstrap: self.addresses(&options::BOOTSTRAP).to_vec(),
         }
     }
 
     /// A route, with what it inherits from `[upstream]`: never the profile, which would weaken it unasked.
     fn route(&self, upstream: &GroupTerms) -> Result<Route, String> {
         let own_client = self.client(&options::ROUTE_CLIENT_CERTIFICATE, &options::ROUTE_CLIENT_KEY);
+        let own_bootstrap = self.addresses(&options::ROUTE_BOOTSTRAP);
         let post_quantum = match self.values.get(&options::ROUTE_POST_QUANTUM.path()) {
             Some(_) => self.boolean(&options::ROUTE_POST_QUANTUM),
             None => upstream.post_quantum,
@@ -229,6 +231,7 @@ impl Given {
             post_quantum,
             client: own_client.or_else(|| upstream.client.clone()),
             profile: self.profile(&options::ROUTE_PROFILE),
+            bootstrap: if own_bootstrap.is_empty() { upstream.bootstrap.clone() } else { own_bootstrap.to_vec() },
         };
         let domains = self.domains(&options::ROUTE_DOMAINS).to_vec();
         Ok(Route { domains, group: self.group(&options::ROUTE_SERVERS, &options::ROUTE_POLICY, &terms)? })
@@ -240,7 +243,7 @@ impl Given {
             return Err(format!("{}: no value", servers.path()));
         }
         Ok(ServerGroup {
-            servers: entries.iter().map(|entry| entry.server(terms)).collect(),
+            members: entries.iter().flat_map(|entry| entry.members(terms)).collect(),
             profile: terms.profile,
             policy: match self.word(policy) {
                 "fastest" => Policy::Fastest,

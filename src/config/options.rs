@@ -39,6 +39,8 @@ pub enum Kind {
     Networks,
     /// Domain names.
     Domains,
+    /// Plain resolvers to ask for the addresses of servers.
+    Resolvers,
     /// Upstream servers.
     Servers {
         /// Whether they may be asked in plain DNS.
@@ -64,13 +66,17 @@ impl Kind {
             }
             Kind::Networks => "an array of networks such as \"192.168.0.0/16\" or \"fd00::/8\"".to_owned(),
             Kind::Domains => "an array of domains such as \"corp.example\" or \"10.in-addr.arpa\"".to_owned(),
+            Kind::Resolvers => {
+                "an array of addresses of plain resolvers such as \"192.0.2.53\" or \"[2001:db8::53]:53\"".to_owned()
+            }
             Kind::Servers { plain } => {
                 let clear = if *plain { ", \"plain:10.0.0.53\" for plain DNS" } else { "" };
                 let key = if *plain { ", transport" } else { "" };
                 format!(
                     "an array of servers such as \"1.1.1.1#cloudflare-dns.com\", \"9.9.9.9:853#dns.quad9.net\", \
-                     \"[2606:4700:4700::1111]:853#cloudflare-dns.com\"{clear}, or tables with the keys address, name, \
-                     pins, ca-file, post-quantum, client-certificate, client-key{key}"
+                     \"[2606:4700:4700::1111]:853#cloudflare-dns.com\", \"dns.example\", \"srv:_dot._tcp.dns.example\", \
+                     \"ddr:192.168.1.1\"{clear}, or tables with the keys address, addresses, name, pins, ca-file, \
+                     post-quantum, client-certificate, client-key{key}"
                 )
             }
         }
@@ -262,8 +268,16 @@ options! {
     SERVERS: "upstream", "servers", Kind::Servers { plain: false }, Reload,
         r#"["1.1.1.1#cloudflare-dns.com", "1.0.0.1#cloudflare-dns.com", "[2606:4700:4700::1111]#cloudflare-dns.com", "[2606:4700:4700::1001]#cloudflare-dns.com"]"#,
         Some("--upstream"),
-        "The resolvers, in order of preference, as address[:port][#name].",
-        "The port is 853 unless given. The certificate must carry the name, or, without a name, the address. In place of a string, a table can say more: { address = \"192.0.2.1:853\", name = \"dns.example\", pins = [\"base64 SHA-256 of the SubjectPublicKeyInfo\"], ca-file = \"/path\", post-quantum = false, client-certificate = \"/path\", client-key = \"/path\" }. With pins and a name both must match; with pins alone the key decides.";
+        "The resolvers, in order of preference, as address[:port][#name], or as a name whose addresses are looked up.",
+        "The port is 853 unless given. The certificate must carry the name, or, without a name, the address. \
+         A name, as \"dns.example[:port]\", stands for all addresses of the host, looked up at the plain resolvers of bootstrap, again whenever their TTL ends (after 5 seconds at the earliest, an hour at the latest) and when the network changes; the certificate must carry the name, or another one that is given as \"dns.example#name\". \
+         \"srv:_dot._tcp.dns.example[#name]\" stands for all hosts and ports of a service (SRV); without a name the hosts must lie within the domain behind the labels with an underscore, since each is verified by its own name, which anybody on the way could have forged. \
+         \"ddr:192.168.1.1\" stands for the resolvers on TLS that this plain resolver designates (RFC 9462); each must have a certificate for its name and for the address of the resolver that designated it, whatever the profile. \
+         Look-ups that fail take no address away, and where none is known yet clients hear so. A port other than 853 that only a look-up tells is out of the sandbox's reach, unless some server of the configuration has it at the start. \
+         In place of a string, a table can say more: { address = \"192.0.2.1:853\", name = \"dns.example\", pins = [\"base64 SHA-256 of the SubjectPublicKeyInfo\"], ca-file = \"/path\", post-quantum = false, client-certificate = \"/path\", client-key = \"/path\" }. With pins and a name both must match; with pins alone the key decides. A table whose address is a name can give its addresses, which are then not looked up: { address = \"dns.example\", addresses = [\"192.0.2.1\", \"2001:db8::1\"] }.";
+    BOOTSTRAP: "upstream", "bootstrap", Kind::Resolvers, Reload, "[]", None,
+        "Plain resolvers that are asked for the addresses of servers that are given by name.",
+        "They are asked in order, in plain DNS, for the names of resolvers alone: whoever is on the way learns which resolver is used, and no query of a client. What they answer is not trusted, since the certificate must carry the name. The port is 53 unless given. The system's own resolver is never asked, which may be dot-proxy.";
     PROFILE: "upstream", "profile", PROFILES, Reload, "\"strict\"", None,
         "What happens when a resolver cannot be authenticated: with strict no query is sent to it, with opportunistic it is used all the same (RFC 8310).",
         "Opportunistic protects from those who only listen, not from those who take the resolver's place; the failure is said once in the log. Nothing ever falls back from TLS to plain DNS.";
@@ -313,6 +327,9 @@ options! {
     ROUTE_SERVERS: "route", "servers", Kind::Servers { plain: true }, Reload, "", None,
         "The resolvers of this route, in the forms of upstream.servers.",
         "It must be given. \"plain:10.0.0.53\", \"plain:[fd00::1]:53\" or a table with transport = \"plain\" is asked in plain DNS, which anybody on the way can read and change; the port is 53 unless given. Only a route can name such a server, and not beside servers on TLS.";
+    ROUTE_BOOTSTRAP: "route", "bootstrap", Kind::Resolvers, Reload, "", None,
+        "As upstream.bootstrap, for this route.",
+        "By default that of [upstream].";
     ROUTE_PROFILE: "route", "profile", PROFILES, Reload, "\"strict\"", None,
         "As upstream.profile, for this route.",
         "That of [upstream] is not inherited.";

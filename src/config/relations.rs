@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use super::given::Given;
 use super::options::{self, Opt};
 use super::values::{DNS_PORT, DOT_PORT, ServerEntry};
+use crate::own_listeners::reaches;
 
 /// Durations that must be shorter than the deadline.
 pub fn durations(given: &Given) -> Vec<String> {
@@ -128,17 +129,44 @@ fn is_wrong(option: &Opt, problems: &[String]) -> bool {
     problems.iter().any(|problem| problem.contains(&format!(": {}: ", option.path())))
 }
 
+/// A server that is a name needs somebody who knows its address.
+pub fn names(given: &Given) -> Vec<String> {
+    let mut found = Vec::new();
+    let own = std::iter::once((given, &options::SERVERS, &options::BOOTSTRAP));
+    let routes = given.routes.iter().map(|route| (route, &options::ROUTE_SERVERS, &options::ROUTE_BOOTSTRAP));
+    for (table, servers, bootstrap) in own.chain(routes) {
+        if table.is_set(bootstrap) || given.is_set(&options::BOOTSTRAP) {
+            continue;
+        }
+        for entry in table.servers(servers).iter().filter(|entry| entry.needs_bootstrap()) {
+            let (place, path, (name, address)) = (table.place(servers), servers.path(), entry.example());
+            found.push(format!(
+                "{place}: {path}: {name:?} is a name, and no address to connect to; write its address before it, such as \
+                 \"{address}\", or give it the key addresses in a table, or name a plain resolver that may be asked for it, \
+                 such as {} = [\"192.0.2.53\"]",
+                bootstrap.path()
+            ));
+        }
+    }
+    found
+}
+
 /// A server that is one of our own listeners would ask us what we ask it.
 pub fn loops(given: &Given) -> Vec<String> {
     let mut found = Vec::new();
     let routes = given.routes.iter().map(|route| (route, &options::ROUTE_SERVERS));
     for (table, servers) in [(given, &options::SERVERS)].into_iter().chain(routes) {
         let place = table.place(servers);
+        let bootstrap =
+            if servers.section == options::SERVERS.section { &options::BOOTSTRAP } else { &options::ROUTE_BOOTSTRAP };
         for option in [&options::ADDRESSES, &options::TLS_ADDRESSES] {
             let own = given.addresses(option);
             let is_own = |server: &SocketAddr| own.iter().any(|own| reaches(*own, *server));
-            for address in table.servers(servers).iter().map(ServerEntry::address).filter(is_own) {
-                let (key, path) = (servers.path(), option.path());
+            let servers_at =
+                table.servers(servers).iter().flat_map(ServerEntry::addresses).map(|at| (servers, place, at));
+            let asked = table.addresses(bootstrap).iter().map(|at| (bootstrap, table.place(bootstrap), *at));
+            for (listed, place, address) in servers_at.chain(asked).filter(|(.., at)| is_own(at)) {
+                let (key, path) = (listed.path(), option.path());
                 found.push(format!(
                     "{place}: {key}: {address} is dot-proxy's own address ({path}); accepted: a resolver's"
                 ));
@@ -146,10 +174,4 @@ pub fn loops(given: &Given) -> Vec<String> {
         }
     }
     found
-}
-
-/// Whether a listener on `own` is what a connection to `server` of this machine reaches.
-fn reaches(own: SocketAddr, server: SocketAddr) -> bool {
-    let everywhere = own.ip().is_unspecified() && server.ip().is_loopback() && own.is_ipv4() == server.is_ipv4();
-    own.port() != 0 && own.port() == server.port() && (own.ip() == server.ip() || everywhere)
 }

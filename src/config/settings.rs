@@ -1,7 +1,7 @@
 //! The validated configuration. A value of these types is one that the program can work with.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -39,14 +39,29 @@ impl Settings {
         std::iter::once(&self.upstream.group).chain(self.routes.iter().map(|route| &route.group))
     }
 
-    /// The servers of all groups, in the order of the groups.
+    /// The servers of all groups that have addresses here, in the order of the groups.
     pub fn servers(&self) -> impl Iterator<Item = &Server> {
-        self.groups().flat_map(|group| &group.servers)
+        self.groups().flat_map(ServerGroup::servers)
+    }
+
+    /// The sources of all groups, in the order of the groups.
+    pub fn sources(&self) -> impl Iterator<Item = &Source> {
+        self.groups().flat_map(ServerGroup::sources)
+    }
+
+    /// The ports of servers that are known from here, each with the entry.
+    pub fn ports(&self) -> impl Iterator<Item = (&str, u16)> {
+        let servers = self.servers().map(|server| (server.label.as_str(), server.address.port()));
+        servers.chain(self.sources().filter_map(|source| match source.search.wanted {
+            Wanted::Host { port, .. } => Some((source.label.as_str(), port)),
+            Wanted::Service { .. } | Wanted::Designation => None,
+        }))
     }
 
     /// The files that it names.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
-        let upstream = self.servers().filter_map(Server::tls).flat_map(TlsTerms::files);
+        let terms = self.servers().filter_map(Server::tls).chain(self.sources().map(|source| &source.terms));
+        let upstream = terms.flat_map(TlsTerms::files);
         upstream.chain(self.listen.tls.iter().flat_map(ClientTls::files))
     }
 
@@ -153,11 +168,131 @@ pub struct Upstream {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ServerGroup {
     /// In order of preference, at least one; either all on TLS or all on plain DNS.
-    pub servers: Vec<Server>,
+    pub members: Vec<Member>,
     /// What happens when one cannot be authenticated.
     pub profile: Profile,
     /// Which of them is asked first.
     pub policy: Policy,
+}
+
+impl ServerGroup {
+    /// Those of its servers that have addresses in the configuration.
+    pub fn servers(&self) -> impl Iterator<Item = &Server> {
+        self.members.iter().filter_map(|member| match member {
+            Member::Server(server) => Some(server),
+            Member::Source(_) => None,
+        })
+    }
+
+    /// Where its other servers are found.
+    pub fn sources(&self) -> impl Iterator<Item = &Source> {
+        self.members.iter().filter_map(|member| match member {
+            Member::Server(_) => None,
+            Member::Source(source) => Some(source),
+        })
+    }
+}
+
+/// One entry of a group.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Member {
+    /// A server whose address is known.
+    Server(Server),
+    /// Servers whose addresses are looked up while the service runs.
+    Source(Source),
+}
+
+/// Servers on TLS whose addresses are looked up, as often as their TTL asks.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Source {
+    /// As the configuration writes it.
+    pub label: String,
+    /// What is looked up.
+    pub search: Search,
+    /// How they are spoken to; of their authentication, what is known before they are found.
+    pub terms: TlsTerms,
+}
+
+/// A look-up: what is wanted, and who is asked in plain DNS.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Search {
+    /// What is wanted.
+    pub wanted: Wanted,
+    /// Who is asked, in this order; at least one.
+    pub resolvers: Vec<SocketAddr>,
+}
+
+/// What is looked up to find servers.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Wanted {
+    /// All addresses of a host.
+    Host {
+        /// Its name.
+        name: Domain,
+        /// The port of each.
+        port: u16,
+    },
+    /// All hosts and ports of a service (RFC 2782).
+    Service {
+        /// The service's name, such as `_dot._tcp.dns.example`.
+        name: Domain,
+        /// Hosts must lie within this domain, since their own names are what is verified; `None` if one name that the
+        /// configuration gives is verified for all of them.
+        within: Option<Domain>,
+    },
+    /// The resolvers that a plain resolver designates, verified by its address (RFC 9462 §4.2).
+    Designation,
+}
+
+/// A place at which a server was found.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Endpoint {
+    /// Its address.
+    pub address: SocketAddr,
+    /// The name of the host, where a record has named it.
+    pub host: Option<String>,
+}
+
+impl Source {
+    /// What its servers have in common, at no address yet.
+    pub fn pattern(&self) -> Server {
+        let nowhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+        Server { label: self.label.clone(), address: nowhere, transport: Transport::Tls(self.terms.clone()) }
+    }
+
+    /// The server at this place.
+    pub fn server(&self, found: &Endpoint) -> Server {
+        let mut terms = self.terms.clone();
+        if let (Some(host), Wanted::Service { within: Some(_), .. } | Wanted::Designation) =
+            (&found.host, &self.search.wanted)
+        {
+            terms.authentication = terms.authentication.for_host(host);
+        }
+        let label = format!("{} ({})", self.label, found.address);
+        Server { label, address: found.address, transport: Transport::Tls(terms) }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let TlsTerms { authentication, roots, .. } = &self.terms;
+        match &self.search.wanted {
+            Wanted::Host { .. } => write!(out, "all addresses of the host, each with {authentication}")?,
+            Wanted::Service { within: Some(domain), .. } => {
+                write!(out, "all hosts of the service within {domain}, each with a certificate for its own name")?;
+            }
+            Wanted::Service { within: None, .. } => {
+                write!(out, "all hosts of the service, each with {authentication}")?;
+            }
+            Wanted::Designation => {
+                out.write_str(
+                    "the resolvers that it designates, each with a certificate for its name and for this address",
+                )?;
+            }
+        }
+        let resolvers: Vec<String> = self.search.resolvers.iter().map(ToString::to_string).collect();
+        write!(out, ", issued by {roots}; looked up in plain DNS at {}", resolvers.join(", "))
+    }
 }
 
 /// Domains with resolvers of their own.
@@ -290,6 +425,21 @@ pub enum Authentication {
     Pins(Vec<Pin>),
     /// Both: a valid certificate with this name, and one of these keys.
     NameAndPins(String, Vec<Pin>),
+    /// A valid certificate with the name of the host, which the designation gives, and with the address of the resolver
+    /// that designated it (RFC 9462 §4.2).
+    Designated(String, IpAddr),
+}
+
+impl Authentication {
+    /// With the name of the host as it was found in place of the one that was known before.
+    fn for_host(&self, host: &str) -> Authentication {
+        match self {
+            Authentication::Name(_) => Authentication::Name(host.to_owned()),
+            Authentication::NameAndPins(_, pins) => Authentication::NameAndPins(host.to_owned(), pins.clone()),
+            Authentication::Designated(_, resolver) => Authentication::Designated(host.to_owned(), *resolver),
+            Authentication::Address | Authentication::Pins(_) => self.clone(),
+        }
+    }
 }
 
 impl fmt::Display for Authentication {
@@ -302,6 +452,9 @@ impl fmt::Display for Authentication {
             }
             Authentication::NameAndPins(name, pins) => {
                 write!(out, "a certificate for the name {name} and one of {} pinned keys", pins.len())
+            }
+            Authentication::Designated(name, resolver) => {
+                write!(out, "a certificate for the name {name} and for the address {resolver} that designated it")
             }
         }
     }

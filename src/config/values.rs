@@ -9,7 +9,10 @@ use rustls::pki_types::ServerName;
 use toml::de::{DeArray, DeTable, DeValue};
 
 use super::options::Kind;
-use super::settings::{Authentication, ClientCertificate, Pin, Profile, Roots, Server, TlsTerms, Transport};
+use super::place_text::{address, host_and_port};
+use super::settings::{
+    Authentication, ClientCertificate, Member, Pin, Profile, Roots, Search, Server, Source, TlsTerms, Transport, Wanted,
+};
 use crate::dns::name::Domain;
 
 /// Where systemd keeps the credentials of the service, for as long as it runs (systemd.exec(5)).
@@ -20,6 +23,10 @@ pub const DOT_PORT: u16 = 853;
 pub const DNS_PORT: u16 = 53;
 /// What a server begins with that is asked in plain DNS.
 const PLAIN: &str = "plain:";
+/// What a service begins with whose hosts are servers.
+const SERVICE: &str = "srv:";
+/// What a plain resolver begins with that designates servers.
+const DESIGNATION: &str = "ddr:";
 
 /// A value of the kind that its option takes.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -50,9 +57,22 @@ pub enum Value {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ServerEntry {
     label: String,
-    address: SocketAddr,
+    place: Place,
     /// Nothing for plain DNS.
     tls: Option<TlsEntry>,
+}
+
+/// Where the servers of an entry are.
+#[derive(Clone, Debug, Eq, PartialEq)]
+enum Place {
+    /// At this address.
+    At(SocketAddr),
+    /// Under a name, at these addresses.
+    Known(Vec<SocketAddr>),
+    /// Where a look-up says.
+    Sought(Wanted),
+    /// Where this plain resolver says.
+    Designated(SocketAddr),
 }
 
 /// What an entry says of TLS.
@@ -75,12 +95,36 @@ pub struct GroupTerms {
     pub client: Option<ClientCertificate>,
     /// What happens when a server cannot be authenticated.
     pub profile: Profile,
+    /// Who is asked for the addresses of servers given by name.
+    pub bootstrap: Vec<SocketAddr>,
 }
 
 impl ServerEntry {
-    /// Where it listens.
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    /// The addresses that it gives: of its servers, or of the resolver that is asked for them.
+    pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        let (one, many) = match &self.place {
+            Place::At(address) | Place::Designated(address) => (Some(*address), &[][..]),
+            Place::Known(addresses) => (None, addresses.as_slice()),
+            Place::Sought(_) => (None, &[][..]),
+        };
+        one.into_iter().chain(many.iter().copied())
+    }
+
+    /// Whether somebody must be asked for its addresses.
+    pub fn needs_bootstrap(&self) -> bool {
+        matches!(self.place, Place::Sought(_))
+    }
+
+    /// What it is called, and how it could be written with an address.
+    pub fn example(&self) -> (&str, String) {
+        let name = match &self.tls {
+            Some(TlsEntry {
+                authentication: Authentication::Name(name) | Authentication::NameAndPins(name, _),
+                ..
+            }) => name,
+            _ => &self.label,
+        };
+        (&self.label, format!("192.0.2.1#{name}"))
     }
 
     /// Whether it is asked in plain DNS.
@@ -88,25 +132,45 @@ impl ServerEntry {
         self.tls.is_none()
     }
 
-    /// The server, with the group's values for what the entry leaves open.
-    pub fn server(&self, group: &GroupTerms) -> Server {
-        let transport = match &self.tls {
-            None => Transport::Plain,
-            Some(tls) => Transport::Tls(TlsTerms {
-                authentication: tls.authentication.clone(),
-                roots: tls.ca_file.clone().map_or_else(|| group.roots.clone(), Roots::File),
-                post_quantum: tls.post_quantum.unwrap_or(group.post_quantum),
-                client: tls.client.clone().or_else(|| group.client.clone()),
-                profile: group.profile,
-            }),
+    /// Its servers, with the group's values for what the entry leaves open.
+    pub fn members(&self, group: &GroupTerms) -> Vec<Member> {
+        let terms = self.tls.as_ref().map(|tls| TlsTerms {
+            authentication: tls.authentication.clone(),
+            roots: tls.ca_file.clone().map_or_else(|| group.roots.clone(), Roots::File),
+            post_quantum: tls.post_quantum.unwrap_or(group.post_quantum),
+            client: tls.client.clone().or_else(|| group.client.clone()),
+            profile: group.profile,
+        });
+        let server = |label: String, address: SocketAddr| {
+            let transport = terms.clone().map_or(Transport::Plain, Transport::Tls);
+            Member::Server(Server { label, address, transport })
         };
-        Server { label: self.label.clone(), address: self.address, transport }
+        let source = |wanted: Wanted, resolvers: Vec<SocketAddr>, terms: TlsTerms| {
+            let search = Search { wanted, resolvers };
+            Member::Source(Source { label: self.label.clone(), search, terms })
+        };
+        match (&self.place, &terms) {
+            (Place::At(address), _) => vec![server(self.label.clone(), *address)],
+            (Place::Known(addresses), _) => {
+                addresses.iter().map(|address| server(format!("{} ({address})", self.label), *address)).collect()
+            }
+            (Place::Sought(wanted), Some(terms)) => {
+                vec![source(wanted.clone(), group.bootstrap.clone(), terms.clone())]
+            }
+            (Place::Designated(resolver), Some(terms)) => {
+                // who designates is believed only with a proof (RFC 9462 §4.2)
+                let terms = TlsTerms { profile: Profile::Strict, ..terms.clone() };
+                vec![source(Wanted::Designation, vec![*resolver], terms)]
+            }
+            // what is looked up is never asked in plain DNS
+            (Place::Sought(_) | Place::Designated(_), None) => Vec::new(),
+        }
     }
 
     /// Whether it would be the same server as this one, however each is written.
     fn is_same(&self, other: &ServerEntry) -> bool {
         let terms = |entry: &ServerEntry| entry.tls.clone().map(|tls| (tls.authentication, tls.ca_file, tls.client));
-        self.address == other.address && terms(self) == terms(other)
+        self.place == other.place && terms(self) == terms(other)
     }
 }
 
@@ -135,7 +199,7 @@ pub fn read(kind: &Kind, value: &DeValue<'_>) -> Result<Value, String> {
         (Kind::Choice(_), DeValue::String(text)) => Err(format!("{text:?} is not a choice")),
         (Kind::Path, DeValue::String(text)) => file_path(text).map(Value::Path),
         (Kind::Account, DeValue::String(text)) => account(text).map(Value::Account),
-        (Kind::Addresses { .. } | Kind::Networks | Kind::Domains, DeValue::Array(array)) => {
+        (Kind::Addresses { .. } | Kind::Networks | Kind::Domains | Kind::Resolvers, DeValue::Array(array)) => {
             read_words(kind, &strings(array)?)
         }
         (Kind::Servers { plain }, DeValue::Array(array)) => {
@@ -163,6 +227,9 @@ pub fn read_words(kind: &Kind, words: &[String]) -> Result<Value, String> {
                 Some((_, twice)) => Err(format!("{twice} is listed twice")),
                 None => Ok(Value::Addresses(addresses)),
             }
+        }
+        Kind::Resolvers => {
+            words.map(|word| server_address(word, DNS_PORT)).collect::<Result<_, _>>().map(Value::Addresses)
         }
         Kind::Networks => words.map(network).collect::<Result<_, _>>().map(Value::Networks),
         Kind::Domains => words.map(Domain::parse).collect::<Result<_, _>>().and_then(domains),
@@ -220,13 +287,6 @@ fn account(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// An address with a port, or with the default one.
-fn address(text: &str, port: u16) -> Option<SocketAddr> {
-    let bare = || text.parse::<IpAddr>().ok();
-    let bracketed = || text.strip_prefix('[')?.strip_suffix(']')?.parse::<IpAddr>().ok().filter(IpAddr::is_ipv6);
-    text.parse().ok().or_else(|| bare().or_else(bracketed).map(|ip| SocketAddr::new(ip, port)))
-}
-
 fn listen_address(text: &str, port: u16) -> Result<SocketAddr, String> {
     address(text, port).ok_or_else(|| format!("{text:?} is no address"))
 }
@@ -247,34 +307,70 @@ fn domains(domains: Vec<Domain>) -> Result<Value, String> {
     }
 }
 
-/// `address[:port][#name]`, or `plain:address[:port]`.
+/// `address[:port][#name]`, `plain:address[:port]`, or a name or a resolver that is asked for servers.
 fn server_text(text: &str) -> Result<ServerEntry, String> {
     if let Some(place) = text.strip_prefix(PLAIN) {
         if place.contains('#') {
             return Err(format!("{text:?}: nobody is authenticated in plain DNS; leave the name out"));
         }
-        return Ok(ServerEntry { label: text.to_owned(), address: server_address(place, DNS_PORT)?, tls: None });
+        let place = Place::At(server_address(place, DNS_PORT)?);
+        return Ok(ServerEntry { label: text.to_owned(), place, tls: None });
     }
     let (place, name) = match text.split_once('#') {
         Some((place, name)) => (place, Some(name)),
         None => (text, None),
     };
-    let tls =
-        TlsEntry { authentication: authentication(name, Vec::new())?, ca_file: None, post_quantum: None, client: None };
-    Ok(ServerEntry { label: text.to_owned(), address: server_address(place, DOT_PORT)?, tls: Some(tls) })
+    let (place, authentication) = tls_place(place, name, Vec::new(), &[])?;
+    let tls = TlsEntry { authentication, ca_file: None, post_quantum: None, client: None };
+    Ok(ServerEntry { label: text.to_owned(), place, tls: Some(tls) })
+}
+
+/// Where the servers of an entry on TLS are, and how they are authenticated: by the name, or else by what the place says.
+fn tls_place(
+    text: &str,
+    name: Option<&str>,
+    pins: Vec<Pin>,
+    known: &[String],
+) -> Result<(Place, Authentication), String> {
+    if let Some(service) = text.strip_prefix(SERVICE) {
+        if !known.is_empty() {
+            return Err(format!("{text:?}: addresses mean nothing for a service, which names its own; leave them out"));
+        }
+        let service = service.strip_suffix('.').unwrap_or(service);
+        let domain = Domain::parse(service)?;
+        let base = service.split('.').skip_while(|label| label.starts_with('_')).collect::<Vec<_>>().join(".");
+        if !service.starts_with('_') || base.is_empty() {
+            return Err(format!("{text:?} is no service; write it such as \"srv:_dot._tcp.dns.example\""));
+        }
+        let within = if name.is_some() { None } else { Some(Domain::parse(&base)?) };
+        let authentication = authentication(Some(name.unwrap_or(&base)), pins)?;
+        return Ok((Place::Sought(Wanted::Service { name: domain, within }), authentication));
+    }
+    if let Some(resolver) = text.strip_prefix(DESIGNATION) {
+        if name.is_some() || !pins.is_empty() || !known.is_empty() {
+            return Err(format!("{text:?}: the designation says who they are; leave name, pins and addresses out"));
+        }
+        let address = server_address(resolver, DNS_PORT)?;
+        return Ok((Place::Designated(address), Authentication::Designated("resolver.arpa".to_owned(), address.ip())));
+    }
+    let Some((host, port)) = host_and_port(text, DOT_PORT) else {
+        if !known.is_empty() {
+            return Err(format!("{text:?} is an address already; give addresses to a server whose address is a name"));
+        }
+        return Ok((Place::At(server_address(text, DOT_PORT)?), authentication(name, pins)?));
+    };
+    let authentication = authentication(Some(name.unwrap_or(host)), pins)?;
+    if known.is_empty() {
+        return Ok((Place::Sought(Wanted::Host { name: Domain::parse(host)?, port }), authentication));
+    }
+    let addresses = known.iter().map(|address| server_address(address, port)).collect::<Result<_, _>>()?;
+    Ok((Place::Known(addresses), authentication))
 }
 
 /// An address that can be connected to.
 fn server_address(place: &str, port: u16) -> Result<SocketAddr, String> {
     let Some(address) = address(place, port) else {
-        let is_name = ServerName::try_from(place).is_ok();
-        return Err(if is_name {
-            format!(
-                "{place:?} is a name, and no address to connect to; write its address before it, such as \"192.0.2.1#{place}\""
-            )
-        } else {
-            format!("{place:?} is no address")
-        });
+        return Err(format!("{place:?} is no address"));
     };
     if address.port() == 0 || address.ip().is_unspecified() {
         return Err(format!("{place:?} cannot be connected to"));
@@ -306,16 +402,31 @@ fn server(value: &DeValue<'_>) -> Result<ServerEntry, String> {
 }
 
 /// The keys of a server's table, the first of which it must have.
-const SERVER_KEYS: &[&str] =
-    &["address", "transport", "name", "pins", "ca-file", "post-quantum", "client-certificate", "client-key"];
+const SERVER_KEYS: &[&str] = &[
+    "address",
+    "addresses",
+    "transport",
+    "name",
+    "pins",
+    "ca-file",
+    "post-quantum",
+    "client-certificate",
+    "client-key",
+];
 
 fn server_table(table: &DeTable<'_>) -> Result<ServerEntry, String> {
     let (mut place, mut name, mut pins, mut ca_file, mut post_quantum) = (None, None, Vec::new(), None, None);
-    let (mut certificate, mut key_file, mut plain) = (None, None, false);
+    let (mut certificate, mut key_file, mut plain, mut known) = (None, None, false, Vec::new());
     let path = |text: &str| file_path(text).map(PathBuf::from);
     for (key, value) in table {
         match (key.get_ref().as_ref(), value.get_ref()) {
             ("address", DeValue::String(text)) => place = Some(text.to_string()),
+            ("addresses", DeValue::Array(array)) => {
+                known = strings(array)?;
+                if known.is_empty() {
+                    return Err("addresses is empty".to_owned());
+                }
+            }
             ("transport", DeValue::String(text)) => match text.as_ref() {
                 "plain" => plain = true,
                 "tls" => plain = false,
@@ -347,8 +458,8 @@ fn server_table(table: &DeTable<'_>) -> Result<ServerEntry, String> {
         if let Some(key) = table.iter().map(|(key, _)| key.get_ref()).find(|key| !fits(key)) {
             return Err(format!("{place:?}: {key} means nothing in plain DNS; leave it out"));
         }
-        let address = server_address(&place, DNS_PORT)?;
-        return Ok(ServerEntry { label: format!("{PLAIN}{place}"), address, tls: None });
+        let address = Place::At(server_address(&place, DNS_PORT)?);
+        return Ok(ServerEntry { label: format!("{PLAIN}{place}"), place: address, tls: None });
     }
     let client = match (certificate, key_file) {
         (Some(certificate), Some(key)) => Some(ClientCertificate { certificate, key }),
@@ -356,8 +467,8 @@ fn server_table(table: &DeTable<'_>) -> Result<ServerEntry, String> {
         _ => return Err(format!("{place:?}: client-certificate and client-key are of use only together")),
     };
     let label = name.as_ref().map_or_else(|| place.clone(), |name| format!("{place}#{name}"));
-    let (address, authentication) = (server_address(&place, DOT_PORT)?, authentication(name.as_deref(), pins)?);
-    Ok(ServerEntry { label, address, tls: Some(TlsEntry { authentication, ca_file, post_quantum, client }) })
+    let (place, authentication) = tls_place(&place, name.as_deref(), pins, &known)?;
+    Ok(ServerEntry { label, place, tls: Some(TlsEntry { authentication, ca_file, post_quantum, client }) })
 }
 
 /// Servers of one group: no two the same, and none in plain DNS unless it is allowed and all are.

@@ -11,7 +11,7 @@ use super::allowance::Allowance;
 use super::inflight::Asked;
 use super::inquiry::{Failure, Means, inquire};
 use super::outage::Outage;
-use super::outcome::Limits;
+use super::outcome::{Limits, Vacancy};
 use super::place::Place;
 use super::server::UpstreamServer;
 use crate::config::settings::Policy;
@@ -36,6 +36,8 @@ pub struct Conduct {
 /// The servers of a group, and this worker's places at them.
 pub struct Group {
     places: Vec<Rc<Place>>,
+    /// Why there is no place, if there is none.
+    vacancy: Option<Vacancy>,
     conduct: Conduct,
     next_id: Rc<Cell<u64>>,
     counters: Arc<Counters>,
@@ -53,8 +55,8 @@ impl Group {
         let next_id: Rc<Cell<u64>> = Rc::default();
         let place = |server| Place::new(server, conduct.limits, next_id.clone(), counters.clone());
         let places = servers.into_iter().map(place).collect();
-        let (allowance, turn, outage, finding_out) = Default::default();
-        Group { places, conduct, next_id, counters, allowance, turn, outage, finding_out }
+        let (vacancy, allowance, turn, outage, finding_out) = Default::default();
+        Group { places, vacancy, conduct, next_id, counters, allowance, turn, outage, finding_out }
     }
 
     /// The group that takes the place of this one after a reload. Connections to servers that are in both go on, with
@@ -69,8 +71,23 @@ impl Group {
         };
         let places = servers.into_iter().map(place).collect();
         let (next_id, counters, allowance) = (self.next_id.clone(), self.counters.clone(), self.allowance.clone());
-        let (turn, outage, finding_out) = Default::default();
-        Group { places, conduct, next_id, counters, allowance, turn, outage, finding_out }
+        let (vacancy, turn, outage, finding_out) = Default::default();
+        Group { places, vacancy, conduct, next_id, counters, allowance, turn, outage, finding_out }
+    }
+
+    /// The same group, which has no server for this reason.
+    pub fn vacant(self, vacancy: Option<Vacancy>) -> Group {
+        Group { vacancy, ..self }
+    }
+
+    /// Why it has no server, if it has none.
+    pub fn vacancy(&self) -> Option<&Vacancy> {
+        self.vacancy.as_ref().filter(|_| self.places.is_empty())
+    }
+
+    /// What there is to say of a query before any server was asked.
+    pub fn no_answer(&self) -> Failure {
+        self.vacancy().map_or_else(Failure::default, |vacancy| Failure::vacant(&vacancy.why))
     }
 
     /// The servers, in the order of the configuration.
@@ -94,6 +111,9 @@ impl Group {
     /// # Errors
     /// Why there is no answer. It comes at `deadline` at the latest.
     pub async fn ask(self: &Rc<Self>, asked: Rc<Asked>, deadline: Instant) -> Result<Vec<u8>, Failure> {
+        if self.places.is_empty() {
+            return Err(self.no_answer());
+        }
         let question = asked.question().filter(|_| asked.is_repeatable());
         let told = question.and_then(|question| self.outage.borrow().recall(question, Instant::now()));
         match told {

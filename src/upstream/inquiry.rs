@@ -49,9 +49,16 @@ pub struct Failure {
     sent: bool,
     heard: bool,
     last: Option<(String, Trouble)>,
+    /// Why there is nobody to ask.
+    vacant: Option<String>,
 }
 
 impl Failure {
+    /// There is nobody to ask.
+    pub fn vacant(why: &str) -> Failure {
+        Failure { vacant: Some(why.to_owned()), ..Failure::default() }
+    }
+
     /// Takes note of what went wrong at a server. `sent`: it may have the query.
     pub fn note(&mut self, label: &str, sent: bool, trouble: Trouble) {
         self.sent |= sent;
@@ -66,6 +73,9 @@ impl Failure {
     /// As the client is told (RFC 8914 §4.23, §4.24).
     pub fn extended_error(&self) -> ExtendedError {
         let code = if self.sent { ExtendedError::NO_REACHABLE_AUTHORITY } else { ExtendedError::NETWORK_ERROR };
+        if let Some(why) = &self.vacant {
+            return ExtendedError::new(code, why.clone());
+        }
         match &self.last {
             Some((label, trouble)) => ExtendedError::new(code, format!("{label}: {trouble}")),
             None => ExtendedError::new(code, "no upstream server answered in time"),

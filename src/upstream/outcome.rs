@@ -19,6 +19,16 @@ pub struct Limits {
     /// Connections to one server, those of all workers together.
     pub connections: usize,
 }
+
+/// Why a group has no server.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Vacancy {
+    /// For people.
+    pub why: String,
+    /// Whether the first look-up is under way, so that it may soon have some.
+    pub is_expected: bool,
+}
+
 /// Why a query got no answer over a connection.
 #[derive(Clone, Debug)]
 pub enum Trouble {

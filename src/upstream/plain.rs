@@ -57,7 +57,12 @@ pub async fn exchange(server: &UpstreamServer, asked: Rc<Asked>, patience: Durat
     }
 }
 
-async fn ask(server: SocketAddr, asked: &Rc<Asked>) -> io::Result<Vec<u8>> {
+/// One exchange with whoever listens at this address, under a random ID and from a port of its own. It waits for as long as
+/// the caller does.
+///
+/// # Errors
+/// If the network refuses it.
+pub async fn ask(server: SocketAddr, asked: &Rc<Asked>) -> io::Result<Vec<u8>> {
     let id = Ids::default().draw();
     let mut query = asked.bytes().to_vec();
     set_id(&mut query, id);

@@ -1,6 +1,7 @@
 //! Why a server was not authenticated: which check failed, in words, and what can be done about it (RFC 8310 §6).
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -114,6 +115,29 @@ impl NotPinned {
     }
 }
 
+/// The server's certificate is not good for the address of the resolver that designated it.
+#[derive(Debug)]
+pub struct NotDesignated(pub IpAddr);
+
+impl fmt::Display for NotDesignated {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            out,
+            "wrong address: the certificate is not for {}, whose resolver designated the server (RFC 9462 section 4.2)",
+            self.0
+        )
+    }
+}
+
+impl std::error::Error for NotDesignated {}
+
+impl NotDesignated {
+    /// As the library takes errors of others.
+    pub fn into_error(self) -> Error {
+        Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(self))))
+    }
+}
+
 impl Refusal {
     /// What the verdict on a chain of certificates, the server's own first, means. `wanted` is what the first had to be for.
     pub fn new(verdict: &Error, chain: Vec<CertificateDer<'static>>, wanted: &ServerName<'_>) -> Refusal {
@@ -137,7 +161,7 @@ fn judge(verdict: &Error, presented: Option<&Presented>, wanted: &ServerName<'_>
     match wrong {
         Wrong::NotValidForName | Wrong::NotValidForNameContext { .. } => match wanted {
             ServerName::IpAddress(address) => {
-                let address = std::net::IpAddr::from(*address);
+                let address = IpAddr::from(*address);
                 (
                     Check::Address,
                     format!("wrong address: the certificate is for {names}, and not for the address {address}"),
@@ -160,6 +184,7 @@ fn judge(verdict: &Error, presented: Option<&Presented>, wanted: &ServerName<'_>
             (Check::NotYetValid, format!("not valid yet: the certificate begins to be valid {from}{clock}"))
         }
         Wrong::Other(OtherError(own)) if own.is::<NotPinned>() => (Check::Pin, own.to_string()),
+        Wrong::Other(OtherError(own)) if own.is::<NotDesignated>() => (Check::Address, own.to_string()),
         // a certificate of this kind often says that it is a CA's, which is an error of its own
         Wrong::UnknownIssuer | Wrong::BadSignature | Wrong::Other(_) if is_self_issued => {
             (Check::SelfSigned, "self-signed: the certificate vouches for itself, and no trusted CA does".to_owned())

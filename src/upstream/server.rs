@@ -13,7 +13,7 @@ use super::lifetime::Lifetime;
 use super::tally::Tally;
 use super::tickets::Tickets;
 use super::tls::{Authenticity, Sources, TlsError, client_config, client_pair_of, roots_of, server_name};
-use crate::config::settings::{Server, ServerGroup, TlsTerms};
+use crate::config::settings::{Member, Server, ServerGroup, TlsTerms};
 use crate::pem_pair::{Moment, Pair};
 
 /// A server with its TLS configuration and its health.
@@ -62,6 +62,16 @@ impl Tls {
         Ok(Tls { name, roots, client, authenticity, tickets, config })
     }
 
+    /// The same at another address, with a name and a memory of its own: no file is read for it.
+    fn at(&self, server: &Server, terms: &TlsTerms) -> Result<Tls, TlsError> {
+        let (name, roots, client) = (server_name(server, terms)?, self.roots.clone(), self.client.clone());
+        let authenticity = Arc::new(Authenticity::new(&server.label, terms.profile));
+        let tickets: Arc<Tickets> = Arc::default();
+        let (trusted, shown) = (roots.clone(), client.as_deref());
+        let config = client_config(&server.label, terms, trusted, shown, authenticity.clone(), tickets.clone())?;
+        Ok(Tls { name, roots, client, authenticity, tickets, config })
+    }
+
     /// Whether a session under one is as good as a session under the other, where the settings are the same.
     fn is_as(&self, other: &Tls) -> bool {
         let anchors = |tls: &Tls| tls.roots.as_ref().map(|store| store.roots.clone());
@@ -97,9 +107,9 @@ impl Drop for OpenConnection {
 /// The servers of each group of a configuration.
 pub type Servers = Vec<Vec<Arc<UpstreamServer>>>;
 
-/// The servers of each group of a configuration, and what there is to say of their files. At a reload those that are as
-/// they were in `running`, down to the content of the files, are taken over, with their health and their session tickets;
-/// one that stands in two groups is one server.
+/// The servers of each group of a configuration, a source's pattern in its place, and what there is to say of their
+/// files. At a reload those that are as they were in `running`, down to the content of the files, are taken over, with
+/// their health and their session tickets; one that stands in two groups is one server.
 ///
 /// # Errors
 /// The first server that could not be authenticated, or could not authenticate us, with what is configured.
@@ -113,8 +123,12 @@ pub fn read_all<'a>(
     let mut read = Vec::new();
     for group in groups {
         let mut servers = Vec::new();
-        for settings in &group.servers {
-            let new = UpstreamServer::new(settings.clone(), &mut sources)?;
+        for member in &group.members {
+            let settings = match member {
+                Member::Server(server) => server.clone(),
+                Member::Source(source) => source.pattern(),
+            };
+            let new = UpstreamServer::new(settings, &mut sources)?;
             let server = known.iter().find(|known| known.is_as(&new)).cloned().unwrap_or_else(|| Arc::new(new));
             known.push(server.clone());
             servers.push(server);
@@ -131,10 +145,32 @@ impl UpstreamServer {
     /// If the server could not be authenticated with what is configured.
     pub fn new(settings: Server, sources: &mut Sources) -> Result<UpstreamServer, TlsError> {
         let tls = settings.tls().map(|terms| Tls::new(&settings, terms, sources)).transpose()?;
+        Ok(UpstreamServer::with(settings, tls))
+    }
+
+    /// The server with these settings, which are those of this one but for the place and the name; what files say of it
+    /// is known already.
+    ///
+    /// # Errors
+    /// If the library refuses it.
+    pub fn at(&self, settings: Server) -> Result<UpstreamServer, TlsError> {
+        let tls = match (&self.tls, settings.tls()) {
+            (Some(tls), Some(terms)) => Some(tls.at(&settings, terms)?),
+            // never by accident: what is on TLS stays there
+            (_, None) => None,
+            (None, Some(_)) => {
+                let why = "its pattern is in plain DNS".to_owned();
+                return Err(TlsError::Refused(settings.label, why));
+            }
+        };
+        Ok(UpstreamServer::with(settings, tls))
+    }
+
+    fn with(settings: Server, tls: Option<Tls>) -> UpstreamServer {
         let (health, doubtful, last_failure, lifetime, one_answer) = Default::default();
         let (tally, smoothed_us, open) = Default::default();
         let gate = Semaphore::new(1);
-        Ok(UpstreamServer {
+        UpstreamServer {
             settings,
             tls,
             health,
@@ -146,11 +182,11 @@ impl UpstreamServer {
             smoothed_us,
             open,
             gate,
-        })
+        }
     }
 
     /// Whether a connection to one is as good as a connection to the other.
-    fn is_as(&self, other: &UpstreamServer) -> bool {
+    pub fn is_as(&self, other: &UpstreamServer) -> bool {
         let same_tls = match (&self.tls, &other.tls) {
             (Some(one), Some(other)) => one.is_as(other),
             (one, other) => one.is_none() && other.is_none(),

@@ -64,7 +64,7 @@ impl Solo {
         keep_id: bool,
         deadline: Instant,
     ) -> Result<Solo, Failure> {
-        let mut failure = Failure::default();
+        let mut failure = group.no_answer();
         // servers that rest after failures come last
         let now = Instant::now();
         let (resting, awake): (Vec<_>, Vec<_>) = group.servers().partition(|server| server.rest(now).is_some());

@@ -4,6 +4,7 @@
 //! bound to, so that a changed name, pin, CA or client certificate ends resumption, and an unchanged one does not.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,7 +18,7 @@ use rustls::server::ParsedCertificate;
 use rustls::sign::SingleCertAndKey;
 use rustls::{CipherSuite, ClientConfig, DigitallySignedStruct, NamedGroup, RootCertStore, SignatureScheme};
 
-use super::refused::{NotPinned, Refusal};
+use super::refused::{NotDesignated, NotPinned, Refusal};
 use super::tickets::Tickets;
 use crate::clock;
 use crate::config::options::{CLIENT_CERTIFICATE, CLIENT_KEY};
@@ -162,8 +163,10 @@ fn provider(post_quantum: bool) -> Arc<CryptoProvider> {
 /// The name that the certificate must carry, which is also the server name indication unless it is an address.
 pub fn server_name(server: &Server, terms: &TlsTerms) -> Result<ServerName<'static>, TlsError> {
     match &terms.authentication {
-        Authentication::Name(name) | Authentication::NameAndPins(name, _) => ServerName::try_from(name.clone())
-            .map_err(|_| TlsError::Refused(server.label.clone(), format!("{name:?} is no host name"))),
+        Authentication::Name(name) | Authentication::NameAndPins(name, _) | Authentication::Designated(name, _) => {
+            ServerName::try_from(name.clone())
+                .map_err(|_| TlsError::Refused(server.label.clone(), format!("{name:?} is no host name")))
+        }
         Authentication::Address | Authentication::Pins(_) => Ok(ServerName::from(server.address.ip())),
     }
 }
@@ -207,9 +210,13 @@ pub fn client_config(
     let chain = chain.transpose().map_err(|error| refused(error.to_string()))?;
     let pins = match &terms.authentication {
         Authentication::Pins(pins) | Authentication::NameAndPins(_, pins) => pins.clone(),
-        Authentication::Name(_) | Authentication::Address => Vec::new(),
+        Authentication::Name(_) | Authentication::Address | Authentication::Designated(..) => Vec::new(),
     };
-    let judge = Judge { chain, pins };
+    let designator = match &terms.authentication {
+        Authentication::Designated(_, resolver) => Some(*resolver),
+        _ => None,
+    };
+    let judge = Judge { chain, pins, designator };
     let verifier = Arc::new(Verifier { judge, provider: provider.clone(), authenticity });
     let builder = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
@@ -288,6 +295,8 @@ struct Judge {
     /// `None`: the pins alone decide (RFC 7858 §4.2).
     chain: Option<Arc<WebPkiServerVerifier>>,
     pins: Vec<Pin>,
+    /// The plain resolver that designated the server: the certificate must be good for its address as well.
+    designator: Option<IpAddr>,
 }
 
 impl Judge {
@@ -304,6 +313,12 @@ impl Judge {
             clock::FLOOR.judge(now, |time| {
                 chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, time)
             })?;
+        }
+        if let (Some(chain), Some(address)) = (&self.chain, self.designator) {
+            let verified = clock::FLOOR.judge(now, |time| {
+                chain.verify_server_cert(end_entity, intermediates, &ServerName::from(address), ocsp_response, time)
+            });
+            verified.map_err(|_| NotDesignated(address).into_error())?;
         }
         if !self.pins.is_empty() {
             let parsed = ParsedCertificate::try_from(end_entity)?;

@@ -15,10 +15,10 @@ const LAYERS: &[(u8, &[&str])] = &[
     (11, &["listen/udp", "listen/stream"]),
     (10, &["query"]),
     (9, &["upstream/solo"]),
-    (8, &["upstream/group"]),
-    (7, &["upstream/inquiry"]),
-    (6, &["cli", "upstream/place"]),
-    (5, &["config/file", "pins", "upstream/connection"]),
+    (8, &["upstream/group", "upstream/survey"]),
+    (7, &["upstream/inquiry", "upstream/roster"]),
+    (6, &["cli", "upstream/finder", "upstream/place"]),
+    (5, &["config/file", "pins", "upstream/connection", "upstream/lookup"]),
     (
         4,
         &[
@@ -34,6 +34,7 @@ const LAYERS: &[(u8, &[&str])] = &[
         3,
         &[
             "config/given",
+            "dns/finding",
             "dns/keepalive",
             "dns/privacy",
             "dns/refusal",
@@ -67,6 +68,7 @@ const LAYERS: &[(u8, &[&str])] = &[
     (
         1,
         &[
+            "config/place_text",
             "config/settings",
             "dns/message",
             "dns/suffix",
@@ -91,6 +93,7 @@ const LAYERS: &[(u8, &[&str])] = &[
             "inherited",
             "metrics",
             "network_changes",
+            "own_listeners",
             "pem_pair",
             "port_holder",
             "privileges",
@@ -104,6 +107,7 @@ const LAYERS: &[(u8, &[&str])] = &[
             "upstream/outage",
             "upstream/outcome",
             "upstream/presented",
+            "upstream/renewal",
             "upstream/tempo",
             "upstream/tickets",
         ],
