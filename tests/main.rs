@@ -89,6 +89,7 @@ mod life {
     mod clock;
     pub(crate) mod control;
     pub(crate) mod inherited;
+    mod names;
     mod network;
     mod pins;
     mod privileges;
