@@ -241,6 +241,7 @@ async fn run(order: Order, shared: Rc<Shared>) -> Option<Farewell> {
     };
     let mut ids = Ids::default();
     let spread = ids.draw().to_be_bytes()[0];
+    let greeted = Instant::now();
     let (stream, step) = match establish(&server, turn, limits.get().connect).await {
         Ok(made) => made,
         Err(error) => {
@@ -248,7 +249,7 @@ async fn run(order: Order, shared: Rc<Shared>) -> Option<Farewell> {
             server.tally().connect_failures.add(1);
             let trouble = Trouble::Connect(error.to_string());
             if shared.phase.get() != Phase::Closing {
-                server.failed(Instant::now(), spread, &trouble);
+                server.attempt_failed(greeted, Instant::now(), spread, &trouble);
             }
             end_queue(&shared, &trouble);
             return None;

@@ -35,12 +35,13 @@ pub struct Health {
 }
 
 impl Health {
-    /// An attempt failed: no authenticated connection, or connections that bring no answer.
+    /// An attempt that began at `began` failed: no authenticated connection, or connections that bring no answer.
     ///
     /// `spread` between 0 and 255 makes servers that failed together come back apart. Returns how many failures there
     /// have been in a row, or `None` if this is the failure that another worker has told of already: an attempt that ends
-    /// before a probe was due began before the rest did.
-    pub fn failed(&mut self, now: Instant, spread: u8) -> Option<u32> {
+    /// before a probe was due began before the rest did. An attempt that took its time has used up the time until the next
+    /// probe, but for the shortest rest.
+    pub fn failed(&mut self, began: Instant, now: Instant, spread: u8) -> Option<u32> {
         if self.rest.is_some_and(|rest| now < rest.probe_at) {
             return None;
         }
@@ -49,7 +50,9 @@ impl Health {
         let doubled = FIRST_REST.saturating_mul(1 << self.failures.min(10).saturating_sub(1)).min(LONGEST_REST);
         let rest = doubled - doubled / 1024 * u32::from(spread);
         let probe = if self.failures <= SHORT_OUTAGE { FIRST_REST } else { PROBE };
-        self.rest = Some(Rest { until: now + rest, probe_at: now + rest.min(probe) });
+        let took = now.saturating_duration_since(began);
+        let until_probe = rest.min(probe.saturating_sub(took).max(FIRST_REST));
+        self.rest = Some(Rest { until: now + rest, probe_at: now + until_probe });
         Some(self.failures)
     }
 
@@ -108,7 +111,7 @@ mod tests {
         assert_eq!(health.rest(now), None);
         let (mut later, mut rests) = (now, Vec::new());
         for _ in 0..12 {
-            health.failed(later, 0);
+            health.failed(later, later, 0);
             rests.push(health.rest(later).map_or(Duration::ZERO, |rest| rest.until - later));
             later += Duration::from_secs(20);
         }
@@ -122,11 +125,31 @@ mod tests {
     #[test]
     fn one_outage_seen_by_many_workers_is_one_failure() {
         let (mut health, now) = (Health::default(), Instant::now());
-        assert_eq!(health.failed(now, 0), Some(1));
+        assert_eq!(health.failed(now, now, 0), Some(1));
         for ms in [0, 1, 249] {
-            assert_eq!(health.failed(now + Duration::from_millis(ms), 0), None);
+            assert_eq!(health.failed(now + Duration::from_millis(ms), now + Duration::from_millis(ms), 0), None);
         }
-        assert_eq!(health.failed(now + Duration::from_millis(250), 0), Some(2));
+        assert_eq!(health.failed(now + Duration::from_millis(250), now + Duration::from_millis(250), 0), Some(2));
+    }
+
+    #[test]
+    fn an_attempt_that_took_long_is_soon_followed_by_another_if_there_is_nobody_else() {
+        let (mut health, mut now) = (Health::default(), Instant::now());
+        for _ in 0..14 {
+            health.failed(now, now, 0);
+            now += PROBE;
+        }
+        for (took, until_probe) in [(0, 1050), (400, 650), (700, 350), (1500, 250)] {
+            let ended = now + Duration::from_millis(took);
+            health.failed(now, ended, 0);
+            let probe_at = health.rest(ended).map(|rest| rest.probe_at);
+            assert_eq!(probe_at, Some(ended + Duration::from_millis(until_probe)), "{took}");
+            now = ended + PROBE;
+        }
+        assert!(
+            health.rest(now).is_some_and(|rest| rest.until > now + PROBE * 10),
+            "others are preferred as long as ever"
+        );
     }
 
     #[test]
@@ -134,7 +157,7 @@ mod tests {
         let (mut health, mut now) = (Health::default(), Instant::now());
         let mut pauses = Vec::new();
         for _ in 0..20 {
-            health.failed(now, 0);
+            health.failed(now, now, 0);
             let probe_at = health.rest(now).map_or(now, |rest| rest.probe_at);
             pauses.push(probe_at - now);
             now = probe_at;
@@ -155,7 +178,7 @@ mod tests {
     #[test]
     fn a_rest_passes_by_itself() {
         let (mut health, now) = (Health::default(), Instant::now());
-        health.failed(now, 0);
+        health.failed(now, now, 0);
         assert!(health.rest(now + Duration::from_millis(249)).is_some());
         assert!(health.rest(now + Duration::from_millis(250)).is_none());
     }
@@ -166,7 +189,7 @@ mod tests {
         let (mut now, mut attempts) = (start, 0);
         while now < start + Duration::from_secs(600) {
             attempts += 1;
-            health.failed(now, 255);
+            health.failed(now, now, 255);
             now = health.rest(now).map_or(now, |rest| rest.probe_at);
         }
         // the first ones come sooner
@@ -179,7 +202,7 @@ mod tests {
         let (mut health, now) = (Health::default(), Instant::now());
         let at = |ms: u64| now + Duration::from_millis(ms);
         assert!(!health.take_probe(now, at(4000)));
-        health.failed(now, 0);
+        health.failed(now, now, 0);
         assert!(!health.take_probe(at(249), at(4000)));
         assert!(health.take_probe(at(250), at(4250)));
         assert!(!health.take_probe(at(4249), at(8000)));
@@ -191,7 +214,7 @@ mod tests {
     #[test]
     fn the_spread_shortens_by_at_most_a_quarter() {
         let (mut health, now) = (Health::default(), Instant::now());
-        health.failed(now, 255);
+        health.failed(now, now, 255);
         let rest = health.rest(now).map_or(Duration::ZERO, |rest| rest.until - now);
         assert!(rest > Duration::from_millis(187) && rest < Duration::from_millis(190), "{rest:?}");
     }

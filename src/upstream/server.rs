@@ -316,9 +316,14 @@ impl UpstreamServer {
         if self.is_doubtful() { self.with_health(|health| health.rest(now)) } else { None }
     }
 
-    /// An attempt to connect failed for this reason.
+    /// It failed for this reason.
     pub fn failed(&self, now: Instant, spread: u8, why: &dyn std::fmt::Display) {
-        let failures = self.with_health(|health| health.failed(now, spread));
+        self.attempt_failed(now, now, spread, why);
+    }
+
+    /// An attempt to connect, begun at `began`, failed for this reason.
+    pub fn attempt_failed(&self, began: Instant, now: Instant, spread: u8, why: &dyn std::fmt::Display) {
+        let failures = self.with_health(|health| health.failed(began, now, spread));
         let failure = Failure { at: SystemTime::now(), why: why.to_string() };
         *self.last_failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
         let level = if failures == Some(1) { log::Level::Warn } else { log::Level::Debug };
