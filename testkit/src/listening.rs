@@ -1,8 +1,9 @@
 //! The listening socket in its three states: accepting, not there, and there with a full queue.
 
+use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
 
@@ -25,8 +26,17 @@ impl Port {
 fn bound(address: SocketAddr) -> Socket {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).expect("a socket");
     socket.set_reuse_address(true).expect("a socket");
-    socket.bind(&address.into()).unwrap_or_else(|error| panic!("bind {address}: {error}"));
-    socket
+    let end = Instant::now() + Duration::from_secs(5);
+    loop {
+        match socket.bind(&address.into()) {
+            Ok(()) => return socket,
+            // a process that is just being started elsewhere still has a copy of the listener that was closed here
+            Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < end => {
+                thread::sleep(Duration::from_millis(5));
+            }
+            Err(error) => panic!("bind {address}: {error}"),
+        }
+    }
 }
 
 /// What there is on the port.
