@@ -137,6 +137,11 @@ impl Connection {
         self.shared.given_up.get()
     }
 
+    /// When its handshake was done, if it is.
+    pub fn opened(&self) -> Option<Instant> {
+        self.shared.opened.get()
+    }
+
     /// Whether octets have come from the server since `moment`.
     pub fn has_been_heard_since(&self, moment: Instant) -> bool {
         self.shared.last_received.get().is_some_and(|last| last >= moment)
@@ -267,6 +272,7 @@ async fn run(order: Order, shared: Rc<Shared>) -> Option<Farewell> {
         server.label()
     );
     shared.authenticated.set(true);
+    shared.opened.set(Some(Instant::now()));
     if shared.phase.get() == Phase::Connecting {
         shared.phase.set(Phase::Open);
     }

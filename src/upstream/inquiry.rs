@@ -157,13 +157,15 @@ impl Inquiry<'_> {
             // datagrams get lost
             return tail.map_or(RETRANSMISSION, |tail| tail * 2).min(second_try);
         }
+        // what waited for the handshake went out only then
+        let handshake = connection.opened().map_or(Duration::ZERO, |opened| opened.saturating_duration_since(asked_at));
         let may_hedge = self.means.allowance.get().suffices() && self.has_other(server, now);
         if let Some(tail) = tail.filter(|_| may_hedge) {
-            return tail.min(second_try);
+            return (handshake + tail).min(second_try);
         }
-        let waited = now.saturating_duration_since(asked_at);
+        let waited = now.saturating_duration_since(asked_at).saturating_sub(handshake);
         if connection.is_suspected() {
-            return (waited + CONFIRMATION).min(second_try);
+            return (handshake + waited + CONFIRMATION).min(second_try);
         }
         if connection.has_been_heard_since(asked_at) && waited >= tail.unwrap_or_default() {
             return second_try;
@@ -173,7 +175,7 @@ impl Inquiry<'_> {
         while look <= waited {
             look *= 2;
         }
-        look.min(second_try)
+        (handshake + look).min(second_try)
     }
 
     /// How long a connection may bring nothing that was asked for. Where many queries went out, silence is plain as soon
@@ -309,7 +311,9 @@ impl Inquiry<'_> {
             let is_many = connection.unheard() >= UNHEARD;
             let silence = self.silence(*server, connection);
             let is_heard = connection.has_been_heard_since(asked_at);
-            if now < asked_at + silence || connection.phase() != Phase::Open || is_heard {
+            // a query that waited for the handshake went out only then
+            let sent_at = connection.opened().map_or(asked_at, |opened| opened.max(asked_at));
+            if now < sent_at + silence || connection.phase() != Phase::Open || is_heard {
                 continue;
             }
             if silence < second_try && !connection.is_silent(now, CONFIRMATION) {

@@ -38,6 +38,8 @@ pub struct Shared {
     pub phase: Cell<Phase>,
     /// Whether the server has proved who it is; this stays true to the end.
     pub authenticated: Cell<bool>,
+    /// When its handshake was done.
+    pub opened: Cell<Option<Instant>>,
     /// When octets last came, if any did.
     pub last_received: Cell<Option<Instant>>,
     /// Whether it was given up while somebody waited: those are asked for elsewhere.
