@@ -55,7 +55,7 @@ mod conformance {
     /// O. TLS towards clients.
     pub(crate) mod o_tls;
     /// A network of one's own, and a capture of it.
-    mod own_network;
+    pub(crate) mod own_network;
     /// P. Certificates that resolvers are shown.
     mod p_client_certificates;
     /// P. Plain DNS, where a route names it.
@@ -68,6 +68,26 @@ mod conformance {
     pub(crate) mod resolvers;
     /// A bench with another configuration.
     pub(crate) mod setup;
+}
+
+/// What users of other programs suffered: the requirements of `docs/faults.md`, each a test named after its number.
+mod faults {
+    /// R32: answers to clients.
+    mod clients;
+    /// R7 to R11: when connections are made, how long they are kept, and who ends them.
+    mod connection_life;
+    /// R4 to R6: connections that end, by the thousand or without a word.
+    mod endings;
+    /// R1, R3 and R34: nothing answers, and then it does again.
+    mod outages;
+    /// R12 to R14 and R33: more than can be done at once.
+    mod pressure;
+    /// R23, R24 and R26: who is believed, and what leaves.
+    mod privacy;
+    /// What these tests share.
+    pub(crate) mod stand;
+    /// R17 to R22: in time, whatever one server does.
+    mod timeouts;
 }
 
 /// The rules of the house.

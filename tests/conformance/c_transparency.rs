@@ -114,7 +114,7 @@ fn odd_answer(received: &Received) -> MessageBuilder {
 }
 
 #[test]
-fn c023_answers_arrive_as_sent() {
+fn c023_r31_answers_arrive_as_sent() {
     let bench = answering(odd_answer);
     let mut client = TcpClient::connect(bench.proxy.address());
     let names = ["uncompressed", "pointers", "shuffled", "duplicates", "nxname", "trailing"];

@@ -60,7 +60,7 @@ fn assert_cut(reply: &[u8], asked: &[u8], limit: usize) {
 }
 
 #[test]
-fn c043_truncates_udp_answers() {
+fn c043_r31_truncates_udp_answers() {
     let bench = Bench::with(|server| server.script(sized_server), "");
     let (udp, mut tcp) = (UdpClient::connect(bench.proxy.address()), TcpClient::connect(bench.proxy.address()));
     for (client, limit) in
@@ -117,7 +117,7 @@ fn c043_keeps_the_error_of_a_large_opt() {
 }
 
 #[test]
-fn c044_the_limit_for_udp_is_1232_by_default() {
+fn c044_r31_the_limit_for_udp_is_1232_by_default() {
     let bench = Bench::with(|server| server.script(sized_server), "");
     let udp = UdpClient::connect(bench.proxy.address());
     for (size, whole) in [(1_232, true), (1_233, false), (2_000, false)] {

@@ -44,7 +44,7 @@ fn is_refused(server: &DotServer, config: &str, what: &str) {
 }
 
 #[test]
-fn c050_wrong_certificates_are_refused() {
+fn c050_r26_wrong_certificates_are_refused() {
     let pki = Pki::new();
     let name = ["upstream.test"];
     let wrong: [(&str, Identity); 9] = [
@@ -91,7 +91,7 @@ fn c050_a_chain_over_an_intermediate_is_accepted() {
 }
 
 #[test]
-fn c051_a_bare_address_must_stand_in_the_certificate() {
+fn c051_r26_a_bare_address_must_stand_in_the_certificate() {
     let pki = Pki::new();
     let server = DotServer::start(pki.server(&["127.0.0.1"]));
     let entry = [format!("\"{}\"", server.address())];
@@ -110,7 +110,7 @@ fn pinned(server: &DotServer, name: Option<&str>, pins: &[&str]) -> [String; 1] 
 }
 
 #[test]
-fn c052_one_pin_of_the_set_must_match() {
+fn c052_r26_one_pin_of_the_set_must_match() {
     // no CA vouches for this server: its key does
     let pki = Pki::new();
     let identity = pki.issue(&Certificate::for_names(&["whatever.test"]).self_signed());
@@ -140,7 +140,7 @@ fn c052_a_malformed_pin_is_refused_at_load() {
 }
 
 #[test]
-fn c053_with_a_name_and_pins_both_must_match() {
+fn c053_r26_with_a_name_and_pins_both_must_match() {
     let pki = Pki::new();
     let identity = pki.server(&["upstream.test"]);
     let (right, wrong) = (identity.spki_pin(), pki.server(&["upstream.test"]).spki_pin());
@@ -167,7 +167,7 @@ fn is_refused_at_load(ca_file: &Path) {
 }
 
 #[test]
-fn c061_a_ca_file_without_a_certificate_is_refused_at_load() {
+fn c061_r24_a_ca_file_without_a_certificate_is_refused_at_load() {
     let pki = Pki::new();
     let file = |name: &str, text: &str| {
         let path = pki.directory().join(name);

@@ -74,7 +74,7 @@ fn c055_a_pinned_address_is_not_indicated() {
 }
 
 #[test]
-fn c056_alpn_dot_is_offered() {
+fn c056_r28_alpn_dot_is_offered() {
     let bench = Bench::start();
     assert_eq!(rcode_of(&bench.proxy, &query(1, "a.test", 1)), 0);
     let connection = &bench.server.journal().connections[0];
@@ -83,7 +83,7 @@ fn c056_alpn_dot_is_offered() {
 }
 
 #[test]
-fn c056_a_server_without_alpn_is_accepted() {
+fn c056_r28_a_server_without_alpn_is_accepted() {
     let bench = Bench::with(|server| server.alpn(&[]), "");
     assert_eq!(rcode_of(&bench.proxy, &query(1, "a.test", 1)), 0);
     assert_eq!(agreed(&bench.server.journal().connections[0]).1, None);
@@ -127,7 +127,7 @@ fn c057_a_resumed_greeting_carries_no_early_data() {
 }
 
 #[test]
-fn c058_a_session_is_resumed() {
+fn c058_r10_a_session_is_resumed() {
     let bench = Bench::start();
     let connection = second_greeting(&bench);
     assert!(connection.hello.as_ref().unwrap().pre_shared_key);

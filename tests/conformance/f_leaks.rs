@@ -61,7 +61,7 @@ pub(crate) fn shows_no_query(capture: Capture, proxies: &[u16], servers: &[&DotS
 
 /// Every way in which this theme lets a server fail, each before a proxy of its own.
 #[test]
-fn c049_a_capture_of_every_failure_shows_no_query() {
+fn c049_r24_a_capture_of_every_failure_shows_no_query() {
     in_own_network(|| {
         let (pki, stranger) = (Pki::new(), Pki::new());
         let good = pki.server(&["upstream.test"]);
@@ -198,7 +198,7 @@ fn c059_a_host_name_in_place_of_an_address_is_refused_at_load() {
 
 /// The opportunistic profile has one name, and there is no other way to write that any certificate will do.
 #[test]
-fn c060_a_configuration_that_asks_for_less_than_strict_is_refused() {
+fn c060_r24_a_configuration_that_asks_for_less_than_strict_is_refused() {
     let pki = Pki::new();
     let server = DotServer::start(pki.server(&["upstream.test"]));
     let sections = ["profile = \"off\"", "opportunistic = true", "strict = false", "verify = false"];

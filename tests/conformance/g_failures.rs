@@ -155,7 +155,7 @@ fn c071_with_a_second_server_the_first_query_is_answered_in_time() {
 /// Two networks with a cable between them: on the one side the server, on the other client and proxy. The address
 /// that the connection comes from goes away, and packets for it are not even acknowledged.
 #[test]
-fn c072_a_changed_local_address_ends_the_old_connections() {
+fn c072_r15_a_changed_local_address_ends_the_old_connections() {
     in_own_network(|| {
         let (tell_place, place) = mpsc::channel();
         let (tell_ready, ready) = mpsc::channel::<()>();
@@ -204,7 +204,7 @@ fn c072_a_changed_local_address_ends_the_old_connections() {
 
 /// The statement's ten minutes are ten seconds here, of which the first three, with their growing rests, are not counted.
 #[test]
-fn c074_an_outage_costs_few_attempts_and_its_end_is_noticed() {
+fn c074_r02_r03_an_outage_costs_few_attempts_and_its_end_is_noticed() {
     let pki = Pki::new();
     let identity = pki.server(&["upstream.test"]);
     let server = DotServer::builder().identity(identity).stage(Stage::RstAfterAccept).start();

@@ -69,7 +69,7 @@ fn c064_a_query_does_not_wait_for_the_answer_to_another() {
 }
 
 #[test]
-fn c065_a_cold_burst_opens_no_connection_for_each_query() {
+fn c065_r13_a_cold_burst_opens_no_connection_for_each_query() {
     let slow = Stage::HandshakeDelay(Duration::from_millis(300));
     let bench = Bench::with(|server| server.stage(slow), "");
     let mut clients: Vec<TcpClient> = (0..5).map(|_| TcpClient::connect(bench.proxy.address())).collect();
@@ -191,7 +191,7 @@ fn c067_a_message_over_many_records_is_read() {
 }
 
 #[test]
-fn c068_an_idle_connection_is_closed_in_good_order() {
+fn c068_r07_an_idle_connection_is_closed_in_good_order() {
     let pki = Pki::new();
     let server = DotServer::start(pki.server(&["upstream.test"]));
     let proxy = proxy_before(&[&server], pki.ca_file(), "idle-timeout = \"1s\"");
@@ -232,7 +232,7 @@ fn granting(tenths: u16) -> impl Fn(&testkit::Received) -> Vec<Act> + Send + Syn
 
 /// Statement 73 as far as it goes in transparent mode: the option is read and never added.
 #[test]
-fn c073_a_granted_timeout_is_honoured() {
+fn c073_r08_a_granted_timeout_is_honoured() {
     let bench = Bench::with(|server| server.script(granting(50)), "");
     let asked = message::MessageBuilder::query(1, "a.test", 1).opt(Opt::new(1232)).build();
     assert_eq!(rcode_of(&bench.proxy, &asked), 0);

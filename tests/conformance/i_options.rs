@@ -97,7 +97,7 @@ fn c082_signed_messages_keep_it() {
 }
 
 #[test]
-fn c083_by_default_nothing_is_added_and_nothing_removed() {
+fn c083_r30_by_default_nothing_is_added_and_nothing_removed() {
     let bench = Bench::start();
     let ecs: [&[u8]; 4] =
         [&[0, 1, 24, 0, 198, 51, 100], &[0, 2, 56, 0, 0x20, 1, 0xd, 0xb8, 1, 2, 3], &[0, 1, 0, 0], &[0, 2, 0, 0]];

@@ -31,7 +31,7 @@ fn name_of(octets: usize) -> String {
 }
 
 #[test]
-fn c084_every_query_is_a_multiple_of_128_octets() {
+fn c084_r30_every_query_is_a_multiple_of_128_octets() {
     let bench = Bench::with(|server| server, PADDING);
     let mut client = TcpClient::connect(bench.proxy.address());
     let filled = |length: usize| Opt::new(1232).option(65_001, &vec![7; length]);
@@ -136,7 +136,7 @@ const SUBNETS: [Option<&[u8]>; 5] = [
 ];
 
 #[test]
-fn c087_the_server_is_asked_to_use_no_subnet() {
+fn c087_r30_the_server_is_asked_to_use_no_subnet() {
     let bench = Bench::with(|server| server.script(returning_subnet), BLANK_SUBNET);
     let udp = UdpClient::connect(bench.proxy.address());
     let mut queries = vec![query(1, "a.test", 1)];

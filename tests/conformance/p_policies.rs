@@ -6,7 +6,7 @@ use serde_json::Value;
 use testkit::{Act, DotServer, Pki, Proxy, Received, UdpClient, default_answer, inspect, query};
 
 use super::resolvers::{LONG, proxy_before};
-use crate::life::control::status_json;
+use crate::life::control::report;
 
 /// A CA, and servers that answer each after a time of its own.
 fn servers(delays: &[u64]) -> (Pki, Vec<DotServer>) {
@@ -49,8 +49,8 @@ fn messages(servers: &[DotServer]) -> Vec<usize> {
 fn total(proxy: &Proxy, counter: &str, wanted: impl Fn(u64) -> bool) -> u64 {
     let end = Instant::now() + LONG;
     loop {
-        let report = status_json(proxy);
-        let servers = report["upstream"].as_array().expect("servers");
+        let said = report(proxy);
+        let servers = said["upstream"].as_array().expect("servers");
         let sum = servers.iter().filter_map(|server: &Value| server["counters"][counter].as_u64()).sum();
         if wanted(sum) || Instant::now() > end {
             return sum;

@@ -24,9 +24,8 @@ pub(crate) fn status(proxy: &Proxy) -> (i32, String) {
 }
 
 /// What `dot-proxy status --json` says.
-pub(crate) fn status_json(proxy: &Proxy) -> serde_json::Value {
-    let (_, text) = command(proxy, &["status", "--json"]);
-    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+pub(crate) fn report(proxy: &Proxy) -> serde_json::Value {
+    serde_json::from_str(&command(proxy, &["status", "--json"]).1).unwrap()
 }
 
 /// What `dot-proxy reload` says.
@@ -52,9 +51,7 @@ fn status_shows_what_an_administrator_asks_for() {
     ] {
         assert!(said.contains(line), "{line:?} in {said}");
     }
-    let (code, json) = command(&bench.proxy, &["status", "--json"]);
-    assert_eq!(code, 0);
-    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let json = report(&bench.proxy);
     assert_eq!(json["state"], "serving");
     assert_eq!(json["pid"], bench.proxy.pid());
     assert_eq!(json["listeners"][0]["origin"], "own");

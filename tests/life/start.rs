@@ -71,7 +71,7 @@ fn why_it_does_not_start_is_said_also_where_the_log_goes_elsewhere() {
 }
 
 #[test]
-fn check_says_what_will_be_verified_and_opens_no_socket() {
+fn r27_check_says_what_will_be_verified_and_opens_no_socket() {
     let pki = Pki::new();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let pin = pki.server(&["b.test"]).spki_pin();
