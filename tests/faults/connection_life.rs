@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use testkit::journal::{Connection, Handshake};
 use testkit::{Act, DotServer, How, Journal, Pki, Stage, default_answer, query};
 
-use super::stand::{Asked, ask_steadily, counted, quickest, until};
+use super::stand::{Asked, Over, ask_steadily, counted, quickest, until};
 use crate::conformance::bench::Bench;
 use crate::conformance::resolvers::{LONG, config_of, named, proxy_before, rcode_of, start};
 use crate::life::control::report;
@@ -32,6 +32,7 @@ fn learns(limit: Duration, how: How) {
                 thread::sleep(Duration::from_millis(5));
             }
         });
+        let _over = Over(&over);
         assert_eq!(rcode_of(proxy, &query(1, "first.test", 1)), 0);
         // two ends by the server teach the limit; from then on the program is first
         let first_of_ours = |journal: &Journal| {
@@ -55,7 +56,6 @@ fn learns(limit: Duration, how: How) {
         assert!(second.connection < accepted && ready(&journal.connections[second.connection]) < second.at, "{how:?}");
         let learned = report(proxy)["upstream"][0]["idle_limit_ms"].as_u64().expect("a learned limit");
         assert!(u128::from(learned) < limit.as_millis(), "{learned}");
-        over.store(true, Relaxed);
     });
 }
 

@@ -8,7 +8,7 @@ use testkit::journal::Handshake;
 use testkit::proxy_process::Signal;
 use testkit::{Act, DotServer, Journal, MessageBuilder, Opt, Pki, Stage, UdpClient, inspect, query};
 
-use super::stand::{Asked, LATEST, ask_steadily, files_at_rest};
+use super::stand::{Asked, LATEST, Over, ask_steadily, files_at_rest};
 use crate::conformance::bench::Bench;
 use crate::conformance::resolvers::{SERVFAIL, config_of, named, proxy_before, rcode_of, start};
 use crate::life::control::report;
@@ -38,6 +38,7 @@ fn r12_connections_and_files_stay_below_the_cap_whatever_is_asked_of_a_dead_serv
             }
             sent
         });
+        let loading = Over(&over);
         let begun = Instant::now();
         while begun.elapsed() < Duration::from_secs(3) {
             most_files = most_files.max(proxy.open_files());
@@ -45,7 +46,7 @@ fn r12_connections_and_files_stay_below_the_cap_whatever_is_asked_of_a_dead_serv
                 .max(dead.with_journal(|journal| journal.connections.iter().filter(|one| one.is_alive()).count()));
             thread::sleep(Duration::from_millis(20));
         }
-        over.store(true, Relaxed);
+        drop(loading);
         load.join().unwrap()
     });
     assert!(sent > 5000, "only {sent} queries");
@@ -103,8 +104,9 @@ fn r14_after_a_lack_of_processor_time_all_is_well_within_seconds() {
                 thread::sleep(Duration::from_millis(20));
             }
         });
+        let throttling = Over(&over);
         let throttled = ask_steadily(proxy.address(), "throttled", 200, Duration::from_secs(4));
-        over.store(true, Relaxed);
+        drop(throttling);
         assert!(throttled.iter().filter(|one| one.is_answered()).count() > throttled.len() / 2, "{}", proxy.log());
     });
     let begun = Instant::now();

@@ -32,6 +32,15 @@ impl Asked {
     }
 }
 
+/// Says that something is over, also when a test fails before: its other threads wait for that.
+pub(crate) struct Over<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
 /// Asks so many times a second for so long, each time for another name, and waits for what is still to come. An answer
 /// without an error must be the right one.
 pub(crate) fn ask_steadily(to: SocketAddr, prefix: &str, rate: u32, time: Duration) -> Vec<Asked> {
@@ -51,6 +60,7 @@ pub(crate) fn ask_steadily(to: SocketAddr, prefix: &str, rate: u32, time: Durati
                 }
             });
         }
+        let _over = Over(&over);
         let (begun, pause) = (Instant::now(), Duration::from_secs(1) / rate);
         let mut due = begun;
         for number in 0..u16::MAX {
@@ -66,7 +76,6 @@ pub(crate) fn ask_steadily(to: SocketAddr, prefix: &str, rate: u32, time: Durati
         while asked.lock().unwrap().iter().any(|one| one.answer.is_none()) && Instant::now() < end {
             thread::sleep(Duration::from_millis(10));
         }
-        over.store(true, Relaxed);
     });
     asked.into_inner().unwrap()
 }
