@@ -35,7 +35,7 @@ const TICK: Duration = Duration::from_millis(500);
 /// How long the goodbye of a connection may take.
 const GOODBYE: Duration = Duration::from_secs(1);
 /// A server that closes so soon after an answer closes because of it.
-const BEHIND: Duration = Duration::from_millis(100);
+const BEHIND: Duration = Duration::from_millis(20);
 /// After so long a rest a connection may have died without notice: a firewall forgot it, a laptop moved.
 const LONG_REST: Duration = Duration::from_secs(3);
 /// A connection that was made for later use and has waited for so long stands ready.
@@ -312,7 +312,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// The server has closed the connection. With nothing in flight that is no fault, and teaches how long it waits.
     fn closed(&mut self, why: &str) -> Ended {
         let now = Instant::now();
-        if !self.in_flight.is_empty() || now < self.last_activity + BEHIND {
+        if self.shared.last_received.get().is_some_and(|last| now < last + BEHIND) {
             self.server.closed_behind(self.answers, now);
         }
         if !self.in_flight.is_empty() {

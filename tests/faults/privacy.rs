@@ -5,13 +5,12 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use testkit::{Certificate, DotServer, Identity, Journal, Pki, query};
+use testkit::{DotServer, Pki, query};
 
-use super::stand::{counted, open_connections, until};
+use super::stand::{open_connections, until};
 use crate::conformance::bench::binary;
 use crate::conformance::own_network::{Capture, in_own_network, ports_and_payload};
-use crate::conformance::resolvers::{HURRIED, SERVFAIL, config_of, proxy_before, rcode_of, start};
-use crate::life::control::report;
+use crate::conformance::resolvers::{config_of, proxy_before, rcode_of};
 
 /// Two servers, of which the second is never needed. While the first answers the second hears nothing, and while nobody
 /// asks neither does.
@@ -70,44 +69,4 @@ fn r24_check_refuses_what_could_not_be_authenticated() {
         assert_eq!(status, Some(78), "{config}");
         assert!(problems.contains(said), "{said}: {problems}");
     }
-}
-
-/// Each way of being somebody else is refused, with a text of its own, which the log and the report give.
-#[test]
-fn r26_every_wrong_server_is_refused_with_a_text_of_its_own_and_counted() {
-    let pki = Pki::new();
-    let right = || Certificate::for_names(&["upstream.test"]);
-    let by_name = "\"ADDRESS#upstream.test\"";
-    let pin = pki.server(&["upstream.test"]).spki_pin();
-    let by_pin = format!("{{ address = \"ADDRESS\", pins = [\"{pin}\"] }}");
-    let cases: [(&str, Identity, &str, &str); 7] = [
-        ("wrong name", pki.server(&["other.test"]), by_name, "certificate not valid for name \"upstream.test\""),
-        ("wrong address", pki.server(&["127.0.0.2"]), "\"ADDRESS\"", "certificate not valid for name \"127.0.0.1\""),
-        ("expired", pki.issue(&right().expired()), by_name, "certificate expired"),
-        ("not yet valid", pki.issue(&right().not_yet_valid()), by_name, "certificate not valid yet"),
-        ("self-signed", pki.issue(&right().self_signed()), by_name, "UnknownIssuer"),
-        (
-            "wrong pin",
-            pki.server(&["upstream.test"]),
-            &by_pin,
-            "the server's public key matches none of the configured pins",
-        ),
-        ("another CA", Pki::new().server(&["upstream.test"]), by_name, "BadSignature"),
-    ];
-    let ca_file = pki.ca_file();
-    thread::scope(|scope| {
-        for (what, identity, entry, text) in cases {
-            scope.spawn(move || {
-                let server = DotServer::start(identity);
-                let entry = entry.replace("ADDRESS", &server.address().to_string());
-                let proxy = start(&config_of(&[entry], Some(ca_file), HURRIED));
-                assert_eq!(rcode_of(&proxy, &query(1, "who.test", 1)), SERVFAIL, "{what}");
-                let report = report(&proxy);
-                let why = report["upstream"][0]["last_failure"]["why"].as_str().unwrap_or_default();
-                assert!(why.contains(text) && proxy.log().contains(why), "{what}: {why}\n{}", proxy.log());
-                assert!(counted(&proxy, 0, "connect_failures") >= 1, "{what}");
-                assert_eq!(server.with_journal(|journal: &Journal| journal.messages.len()), 0, "{what}");
-            });
-        }
-    });
 }

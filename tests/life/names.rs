@@ -323,8 +323,8 @@ fn r40_a_designated_resolver_is_used_if_its_certificate_is_for_the_designating_a
 #[test]
 fn r40_a_designated_resolver_that_does_not_prove_both_gets_no_query() {
     for (names, why) in [
-        (["dns.test", "127.0.0.2"], "is not for 127.0.0.1, whose resolver designated it"),
-        (["other.test", "127.0.0.1"], "not valid for name"),
+        (["dns.test", "127.0.0.2"], "is not for 127.0.0.1, whose resolver designated the server"),
+        (["other.test", "127.0.0.1"], "wrong name"),
     ] {
         let (_pki, server, proxy, _resolver) = designated(&names);
         assert_eq!(rcode_of(&proxy, &query(1, "a.test", rtype::A)), SERVFAIL);
