@@ -19,13 +19,13 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use tokio::sync::Notify;
 
-use crate::config::settings::{LocalOrForward, SpecialNames};
+use crate::config::settings::SpecialNames;
 use crate::dns::crossing::{Link, Passage, Switches, padded, to_resolver};
 use crate::dns::edit::{ExtendedError, reply, reply_to_unreadable};
-use crate::dns::message::{CLASS_IN, HEADER, Message, Signature, is_response, opcode, opcode_of, rcode, rtype};
+use crate::dns::message::{HEADER, Message, Signature, is_response, opcode, opcode_of, rcode, rtype};
 use crate::dns::name::Printable;
 use crate::dns::privacy::Family;
-use crate::dns::special::{self, Zone};
+use crate::dns::special;
 use crate::dns::suffix::Suffixes;
 use crate::dns::transfer::{Progress, Transfer};
 use crate::metrics::Counters;
@@ -176,17 +176,8 @@ impl Rules {
             let error = ExtendedError::new(ExtendedError::NOT_SUPPORTED, "zone transfers are relayed over TCP only");
             return Some(reply(query, rcode::REFUSED, None, Some(&error)));
         }
-        let zone = special::zone_of(question.name()).filter(|_| question.qclass() == CLASS_IN)?;
-        if route.is_some_and(|domain| zone.holds(domain)) {
-            return None;
-        }
-        let (forward, dnssec_ok) = match zone {
-            Zone::HomeArpa => (self.special_names.home_arpa, query.opt().is_some_and(|opt| opt.flags() & 0x8000 != 0)),
-            Zone::ResolverArpa => (self.special_names.resolver_arpa, false),
-        };
-        if forward == LocalOrForward::Forward || dnssec_ok && special::is_delegation_proof(&question) {
-            return None;
-        }
+        let dnssec_ok = query.opt().is_some_and(|opt| opt.flags() & 0x8000 != 0);
+        let zone = special::kept(self.special_names, &question, dnssec_ok, route)?;
         Some(special::answer(query, &question, zone))
     }
 

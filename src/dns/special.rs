@@ -1,8 +1,9 @@
 //! Names that a forwarder answers itself: `home.arpa` (RFC 8375 §4) and `resolver.arpa` (RFC 9462 §6.4).
 
 use super::edit::reply;
-use super::message::{HEADER, Message, Question, rcode, rtype};
+use super::message::{CLASS_IN, HEADER, Message, Question, rcode, rtype};
 use super::name;
+use crate::config::settings::{LocalOrForward, SpecialNames};
 
 const HOME_ARPA: &[u8] = b"\x04home\x04arpa\0";
 const RESOLVER_ARPA: &[u8] = b"\x08resolver\x04arpa\0";
@@ -43,6 +44,21 @@ pub fn zone_of(qname: &[u8]) -> Option<Zone> {
 /// (RFC 8375 §4).
 pub fn is_delegation_proof(question: &Question<'_>) -> bool {
     question.qtype() == rtype::DS && name::same(question.name(), HOME_ARPA)
+}
+
+/// The zone of ours that answers a question here, as it is configured: none if it is forwarded, if the domain of the
+/// `route` that the name leads to says where within the zone it belongs, or if a validator wants a proof.
+pub fn kept(names: SpecialNames, question: &Question<'_>, dnssec_ok: bool, route: Option<&[u8]>) -> Option<Zone> {
+    let zone = zone_of(question.name()).filter(|_| question.qclass() == CLASS_IN)?;
+    if route.is_some_and(|domain| zone.holds(domain)) {
+        return None;
+    }
+    let (forward, dnssec_ok) = match zone {
+        Zone::HomeArpa => (names.home_arpa, dnssec_ok),
+        Zone::ResolverArpa => (names.resolver_arpa, false),
+    };
+    let is_forwarded = forward == LocalOrForward::Forward || dnssec_ok && is_delegation_proof(question);
+    (!is_forwarded).then_some(zone)
 }
 
 /// The answer: nothing there, with the SOA that says for how long (RFC 2308 §3). Below `home.arpa` no name exists; the
