@@ -5,6 +5,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rustls::pki_types::CertificateDer;
+
 use crate::clock::date;
 use crate::config::options::{Kind, SERVERS};
 use crate::config::settings::{Authentication, Member, Pin, Profile, Roots, Server};
@@ -43,7 +45,21 @@ pub fn show(server: &str, ca_file: Option<PathBuf>, mut tell: impl FnMut(&str)) 
     let (stream, _) = made.map_err(|error| unreached(error.to_string()))?;
     let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
     tell(&format!("{server} presents"));
-    let mut pins = Vec::new();
+    let pin = tell_chain(chain, &mut tell);
+    tell(&verdict(&settings, &upstream));
+    if let Some(pin) = pin {
+        tell("to pin the key of its own certificate, write in [upstream]:");
+        tell(&format!("  servers = [{{ {}, pins = [\"{pin}\"] }}]", keys(&settings)));
+    }
+    tell(
+        "Pins taken over a network that is not trusted prove nothing: compare them with what whoever runs the server says.",
+    );
+    Ok(())
+}
+
+/// Hands what each certificate of a chain says of itself to `tell`, and gives the pin of the first, if it can be read.
+pub fn tell_chain(chain: &[CertificateDer<'_>], tell: &mut impl FnMut(&str)) -> Option<Pin> {
+    let mut own = None;
     for (number, certificate) in chain.iter().enumerate() {
         match Presented::read(certificate) {
             Ok(one) => {
@@ -53,22 +69,14 @@ pub fn show(server: &str, ca_file: Option<PathBuf>, mut tell: impl FnMut(&str)) 
                 tell(&format!("     valid from {} to {}", date(one.not_before), date(one.not_after)));
                 if number == 0 {
                     tell(&format!("     for {}", one.names_in_words()));
+                    own = Some(pin);
                 }
                 tell(&format!("     pin {pin}"));
-                pins.push((number, pin));
             }
             Err(why) => tell(&format!("  {number}: {why}")),
         }
     }
-    tell(&verdict(&settings, &upstream));
-    if let Some((0, pin)) = pins.first() {
-        tell("to pin the key of its own certificate, write in [upstream]:");
-        tell(&format!("  servers = [{{ {}, pins = [\"{pin}\"] }}]", keys(&settings)));
-    }
-    tell(
-        "Pins taken over a network that is not trusted prove nothing: compare them with what whoever runs the server says.",
-    );
-    Ok(())
+    own
 }
 
 /// The server as the configuration has it, with a certificate that is looked at and decides nothing.

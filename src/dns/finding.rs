@@ -307,7 +307,7 @@ fn class(bytes: &[u8], record: &Record<'_>) -> u16 {
 }
 
 /// The name at `at` without compression. Pointers that do not lead backward make no name (RFC 1035 §4.1.4).
-fn expanded(message: &[u8], mut at: usize) -> Option<Vec<u8>> {
+pub fn expanded(message: &[u8], mut at: usize) -> Option<Vec<u8>> {
     let (mut name, mut limit) = (Vec::new(), at);
     loop {
         let length = *message.get(at)?;
