@@ -91,6 +91,7 @@ fn sample(option: &Opt) -> &'static str {
         "ca-file" => "\"/etc/ssl/certs/ca-certificates.crt\"",
         "client-certificate" => "\"/etc/dot-proxy/client.crt\"",
         "client-key" => "\"/etc/dot-proxy/client.key\"",
+        "bootstrap" => "[\"10.0.0.53\"]",
         "domains" => "[\"corp.example\", \"10.in-addr.arpa\"]",
         "servers" => "[\"10.0.0.53#ns.corp.example\"]",
         "post-quantum" => "true",
