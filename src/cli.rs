@@ -30,6 +30,17 @@ pub enum Action {
         /// Who may have issued its certificate, instead of the system's trust store.
         ca_file: Option<PathBuf>,
     },
+    /// Ask one question, and show the answer and the way that it took.
+    Query {
+        /// The name, as people write it.
+        name: String,
+        /// The type, by mnemonic or number.
+        rtype: String,
+        /// The servers, instead of those that the configuration has for the name.
+        server: Option<String>,
+        /// Who may have issued their certificates, instead of what the configuration says.
+        ca_file: Option<PathBuf>,
+    },
     /// Point the machine's lookups at this program, or back, or say where they go.
     SystemDns(Verb),
 }
@@ -107,6 +118,7 @@ pub fn command() -> Command {
                 .arg(socket()),
         )
         .subcommand(pins())
+        .subcommand(query())
         .subcommand(system_dns())
 }
 
@@ -124,6 +136,34 @@ fn pins() -> Command {
                 .value_name("FILE")
                 .value_parser(value_parser!(PathBuf))
                 .help("Asks the CA certificates of this PEM file who the server is, instead of the system's trust store."),
+        )
+}
+
+/// The command that asks one question.
+fn query() -> Command {
+    Command::new("query")
+        .about(
+            "Asks one question as the service would, and shows the answer, the server, TLS, the certificates that were \
+             presented, what was verified and how long each stage took. Exit status 0: the answer is NOERROR or NXDOMAIN; \
+             1: another one, or none; 78: name, type, server or configuration cannot be used.",
+        )
+        .arg(Arg::new("name").value_name("NAME").required(true).help("The name that is asked for."))
+        .arg(
+            Arg::new("type")
+                .value_name("TYPE")
+                .default_value("A")
+                .help("The type that is asked for, such as AAAA, or TYPE28."),
+        )
+        .arg(
+            Arg::new("server")
+                .long("server")
+                .value_name("SERVER")
+                .help("Asks this server, written as for --upstream, whatever routes the configuration has."),
+        )
+        .arg(
+            Arg::new("ca-file").long("ca-file").value_name("FILE").value_parser(value_parser!(PathBuf)).help(
+                "Asks the CA certificates of this PEM file who the server is, instead of those of the configuration.",
+            ),
         )
 }
 
@@ -190,6 +230,15 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
             server: inner.get_one::<String>("server").cloned().unwrap_or_default(),
             ca_file: path(inner, "ca-file"),
         },
+        Some(("query", inner)) => {
+            let word = |name: &str| inner.get_one::<String>(name).cloned();
+            Action::Query {
+                name: word("name").unwrap_or_default(),
+                rtype: word("type").unwrap_or_default(),
+                server: word("server"),
+                ca_file: path(inner, "ca-file"),
+            }
+        }
         Some(("system-dns", inner)) => {
             root = path(inner, "root").unwrap_or(root);
             verb(inner).map_or(Action::Run, Action::SystemDns)
@@ -242,6 +291,23 @@ mod tests {
         }
         assert_eq!(arguments("dot-proxy system-dns status --root /y").unwrap().root, std::path::Path::new("/y"));
         assert_eq!(arguments("dot-proxy system-dns").unwrap_err().exit_code(), 2);
+    }
+
+    #[test]
+    fn a_query_has_a_type_unless_another_is_given() {
+        let query = |line: &str| arguments(line).unwrap().action;
+        let wanted = |rtype: &str, server: Option<&str>, ca_file: Option<&str>| Action::Query {
+            name: "a.test".to_owned(),
+            rtype: rtype.to_owned(),
+            server: server.map(Into::into),
+            ca_file: ca_file.map(Into::into),
+        };
+        assert_eq!(query("dot-proxy query a.test"), wanted("A", None, None));
+        assert_eq!(
+            query("dot-proxy query --server 192.0.2.1#x.test a.test MX --ca-file /z"),
+            wanted("MX", Some("192.0.2.1#x.test"), Some("/z"))
+        );
+        assert_eq!(arguments("dot-proxy query").unwrap_err().exit_code(), 2);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::fmt::Display;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
+use crate::ask::{self, NoAnswer, Wish};
 use crate::cli::{self, Action, Invocation};
 use crate::clock::{self, Memory};
 use crate::config::file::{self, Loaded, Source};
@@ -68,6 +69,15 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             NoPins::Given(why) => Stop::Config(why),
             NoPins::Unreached(why) => Stop::Failure(why),
         }),
+        Action::Query { name, rtype, server, ca_file } => {
+            let wish = Wish { name, rtype, is_routed: server.is_none(), ca_file: ca_file.as_deref() };
+            match query(&invocation.source, wish, server.as_deref()) {
+                Ok(true) => Ok(()),
+                // the answer was shown, and says what there is to say
+                Ok(false) => return ExitCode::from(EXIT_FAILURE),
+                Err(stop) => Err(stop),
+            }
+        }
         Action::SystemDns(verb) => match system_dns(&invocation, *verb) {
             Ok(status) => return ExitCode::from(status),
             Err(stop) => Err(stop),
@@ -277,6 +287,22 @@ fn check(source: &Source) -> Result<(), Stop> {
     }
     tell("configuration ok");
     Ok(())
+}
+
+/// Asks one question of the servers of the configuration, or of those given; whether the answer says something.
+fn query(source: &Source, wish: Wish<'_>, server: Option<&str>) -> Result<bool, Stop> {
+    let mut source = source.clone();
+    if let Some(server) = server {
+        source.overrides.upstream = vec![server.to_owned()];
+    }
+    let loaded = file::load(&source).map_err(|error| {
+        let text = error.to_string();
+        Stop::Config(if server.is_some() { text.replace("--upstream", "--server") } else { text })
+    })?;
+    ask::show(wish, &loaded.settings, tell).map_err(|why| match why {
+        NoAnswer::Given(why) => Stop::Config(why),
+        NoAnswer::Unreached(why) => Stop::Failure(why),
+    })
 }
 
 /// Points the machine at the addresses of the configuration, or back, or says where it points; gives the exit status.

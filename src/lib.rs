@@ -64,6 +64,7 @@ pub mod dns {
     pub mod keepalive;
     pub mod message;
     pub mod name;
+    pub mod presentation;
     pub mod privacy;
     pub mod refusal;
     pub mod special;
@@ -95,6 +96,7 @@ pub mod system_dns {
     pub mod verdict;
 }
 
+pub mod ask;
 pub mod bell;
 pub mod cli;
 pub mod clock;

@@ -105,6 +105,7 @@ mod hostile {
 
 /// Start and stop of the process.
 mod life {
+    mod ask;
     mod certificates;
     mod clock;
     pub(crate) mod control;

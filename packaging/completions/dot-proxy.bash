@@ -25,6 +25,9 @@ _dot__proxy() {
             dot__proxy,pins)
                 cmd="dot__proxy__subcmd__pins"
                 ;;
+            dot__proxy,query)
+                cmd="dot__proxy__subcmd__query"
+                ;;
             dot__proxy,reload)
                 cmd="dot__proxy__subcmd__reload"
                 ;;
@@ -45,6 +48,9 @@ _dot__proxy() {
                 ;;
             dot__proxy__subcmd__help,pins)
                 cmd="dot__proxy__subcmd__help__subcmd__pins"
+                ;;
+            dot__proxy__subcmd__help,query)
+                cmd="dot__proxy__subcmd__help__subcmd__query"
                 ;;
             dot__proxy__subcmd__help,reload)
                 cmd="dot__proxy__subcmd__help__subcmd__reload"
@@ -98,7 +104,7 @@ _dot__proxy() {
 
     case "${cmd}" in
         dot__proxy)
-            opts="-h -V --config --listen --upstream --help --version run check status reload pins system-dns help"
+            opts="-h -V --config --listen --upstream --help --version run check status reload pins query system-dns help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -150,7 +156,7 @@ _dot__proxy() {
             return 0
             ;;
         dot__subcmd__proxy__subcmd__help)
-            opts="run check status reload pins system-dns help"
+            opts="run check status reload pins query system-dns help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -192,6 +198,20 @@ _dot__proxy() {
             return 0
             ;;
         dot__subcmd__proxy__subcmd__help__subcmd__pins)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        dot__subcmd__proxy__subcmd__help__subcmd__query)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -310,6 +330,40 @@ _dot__proxy() {
                 return 0
             fi
             case "${prev}" in
+                --ca-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --listen)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --upstream)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        dot__subcmd__proxy__subcmd__query)
+            opts="-h --server --ca-file --config --listen --upstream --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --server)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --ca-file)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

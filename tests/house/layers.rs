@@ -17,13 +17,14 @@ const LAYERS: &[(u8, &[&str])] = &[
     (9, &["upstream/solo"]),
     (8, &["upstream/group", "upstream/survey"]),
     (7, &["upstream/inquiry", "upstream/roster"]),
-    (6, &["cli", "upstream/finder", "upstream/place"]),
+    (6, &["ask", "cli", "upstream/finder", "upstream/place"]),
     (5, &["config/file", "pins", "upstream/connection", "upstream/lookup"]),
     (
         4,
         &[
             "config/relations",
             "dns/crossing",
+            "dns/presentation",
             "system_dns/switch",
             "upstream/establish",
             "upstream/plain",

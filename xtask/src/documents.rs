@@ -220,6 +220,18 @@ fn file_page() -> String {
     folded(&out)
 }
 
+/// What the manual says of the command that asks one question.
+const QUERY: &str = "\
+\"dot-proxy query NAME [TYPE]\" asks through the code of the service, without the running one: the servers that the \
+configuration has for the name, in their order, until one answers, each verified as the service would, within the same \
+deadline. Servers given by name are looked up first, the privacy switches are obeyed, and what the service answers itself is not sent. With --server those are asked that are named there, whatever routes \
+there are; with --ca-file the certificates in this file are trusted instead of those of the configuration. TYPE is a mnemonic such as AAAA, or TYPE28.
+
+First comes the answer: response code, flags, the records, extended errors. Types that it does not know are written as RFC \
+3597 has them. Then the server: TLS version, key exchange, cipher, ALPN, whether the session was resumed, the certificates, \
+what was to be verified and what came of it, and the time of each stage. Of a server that failed a check it says which, what was \
+presented, and what can be done; such a server was not sent the question. A server in plain DNS is shown as such.";
+
 /// What the manual says of the command that changes the machine.
 const SYSTEM_DNS: &str = "\
 \"dot-proxy system-dns enable\" points the lookups of the machine at the service, \"disable\" puts back what was there \
@@ -275,6 +287,7 @@ fn program_page() -> String {
              configuration asks for it by name for a group of resolvers (profile, and plain DNS in a route). If no \
              resolver answers within the deadline, the client gets SERVFAIL with an extended error that says why.",
         ),
+        ("QUERY", QUERY),
         ("SYSTEM DNS", SYSTEM_DNS),
         (
             "SOCKETS",
@@ -331,7 +344,7 @@ fn program_page() -> String {
             "Of the service and of check: 0 after an orderly stop, 1 if the service could not start or go on, 2 for wrong \
              arguments, 78 for a configuration that cannot be used. Of status: 0 serving, 1 degraded (a worker takes no \
              turns, or no resolver is usable), 3 not running, 4 unknown, such as when the control socket may not be used. \
-             Of reload: 0 in force, 1 refused, 3 and 4 as before. Of pins: 0 shown, 1 no TLS connection, 78 as before. Those of \"system-dns\" stand in SYSTEM DNS.",
+             Of reload: 0 in force, 1 refused, 3 and 4 as before. Of pins: 0 shown, 1 no TLS connection, 78 as before. Of query: 0 for NOERROR and NXDOMAIN, 1 for another answer or none, 78 as before. Those of \"system-dns\" stand in SYSTEM DNS.",
         ),
     ] {
         let paragraphs: Vec<String> = paragraphs.split("\n\n").map(roff).collect();
