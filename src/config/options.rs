@@ -268,7 +268,7 @@ options! {
     SERVERS: "upstream", "servers", Kind::Servers { plain: false }, Reload,
         r#"["1.1.1.1#cloudflare-dns.com", "1.0.0.1#cloudflare-dns.com", "[2606:4700:4700::1111]#cloudflare-dns.com", "[2606:4700:4700::1001]#cloudflare-dns.com"]"#,
         Some("--upstream"),
-        "The resolvers, in order of preference, as address[:port][#name], or as a name whose addresses are looked up.",
+        "The resolvers, in order of preference, as address[:port][#name] or as a name.",
         "The port is 853 unless given. The certificate must carry the name, or, without a name, the address. \
          A name, as \"dns.example[:port]\", stands for all addresses of the host, looked up at the plain resolvers of bootstrap, again whenever their TTL ends (after 5 seconds at the earliest, an hour at the latest) and when the network changes; the certificate must carry the name, or another one that is given as \"dns.example#name\". \
          \"srv:_dot._tcp.dns.example[#name]\" stands for all hosts and ports of a service (SRV); without a name the hosts must lie within the domain behind the labels with an underscore, since each is verified by its own name, which anybody on the way could have forged. \
