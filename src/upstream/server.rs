@@ -54,17 +54,21 @@ struct Tls {
 impl Tls {
     fn new(server: &Server, terms: &TlsTerms, sources: &mut Sources) -> Result<Tls, TlsError> {
         let (name, roots) = (server_name(server, terms)?, roots_of(terms, sources)?);
-        let client = client_pair_of(server, terms, sources)?;
-        let authenticity = Arc::new(Authenticity::new(&server.label, terms.profile));
-        let tickets: Arc<Tickets> = Arc::default();
-        let (trusted, shown) = (roots.clone(), client.as_deref());
-        let config = client_config(&server.label, terms, trusted, shown, authenticity.clone(), tickets.clone())?;
-        Ok(Tls { name, roots, client, authenticity, tickets, config })
+        Tls::with(server, terms, name, roots, client_pair_of(server, terms, sources)?)
     }
 
     /// The same at another address, with a name and a memory of its own: no file is read for it.
     fn at(&self, server: &Server, terms: &TlsTerms) -> Result<Tls, TlsError> {
-        let (name, roots, client) = (server_name(server, terms)?, self.roots.clone(), self.client.clone());
+        Tls::with(server, terms, server_name(server, terms)?, self.roots.clone(), self.client.clone())
+    }
+
+    fn with(
+        server: &Server,
+        terms: &TlsTerms,
+        name: ServerName<'static>,
+        roots: Option<Arc<RootCertStore>>,
+        client: Option<Arc<Pair>>,
+    ) -> Result<Tls, TlsError> {
         let authenticity = Arc::new(Authenticity::new(&server.label, terms.profile));
         let tickets: Arc<Tickets> = Arc::default();
         let (trusted, shown) = (roots.clone(), client.as_deref());
