@@ -108,7 +108,7 @@ impl Place {
             let (id, order) = self.order(Purpose::One);
             return Rc::new(Connection::single(id, order));
         }
-        if self.server.gives_one_answer() {
+        if self.server.gives_one_answer(now) {
             let (id, order) = self.order(Purpose::One);
             return Rc::new(Connection::open(id, order, |_| ()));
         }
@@ -154,7 +154,7 @@ impl Place {
         let now = Instant::now();
         let by_configuration = farewell.end == End::Idle && farewell.idle >= self.limits.get().idle;
         let ended_idle = matches!(farewell.end, End::Idle | End::ClosedIdle) && !by_configuration;
-        let is_free = self.present().is_none() && !self.server.is_doubtful() && !self.server.gives_one_answer();
+        let is_free = self.present().is_none() && !self.server.is_doubtful() && !self.server.gives_one_answer(now);
         if ended_idle && is_free && keeps_ready(farewell.idle, self.last_query.get(), self.last_kept.get(), now) {
             self.last_kept.set(Some(now));
             self.open(Purpose::Ahead);

@@ -27,7 +27,7 @@ pub struct UpstreamServer {
     doubtful: AtomicBool,
     last_failure: Mutex<Option<Failure>>,
     lifetime: Mutex<Lifetime>,
-    /// Whether its lifetime says that it gives one answer on each connection.
+    /// Whether its lifetime has said that it gives one answer on each connection, which need not hold any more.
     one_answer: AtomicBool,
     tally: Tally,
     /// The smoothed response time in microseconds, 0 as long as there is none.
@@ -254,9 +254,11 @@ impl UpstreamServer {
         self.one_answer.store(lifetime.gives_one_answer(now), Ordering::Relaxed);
     }
 
-    /// Whether it gives one answer on each connection.
-    pub fn gives_one_answer(&self) -> bool {
+    /// Whether it gives one answer on each connection, as was seen not too long ago.
+    pub fn gives_one_answer(&self, now: Instant) -> bool {
+        // nobody takes the lock for a server that never did
         self.one_answer.load(Ordering::Relaxed)
+            && self.lifetime.lock().unwrap_or_else(PoisonError::into_inner).gives_one_answer(now)
     }
 
     /// The network is another one: failures and habits seen over the old one count no more, and nobody shall know us
