@@ -23,6 +23,17 @@ pub mod listen {
 
 pub mod query;
 
+pub mod memory;
+
+/// Answers from memory.
+pub mod cache {
+    pub mod answers;
+    pub mod ghosts;
+    pub mod joined;
+    pub mod ring;
+    pub mod shelf;
+}
+
 /// The way out: authenticated, pipelined connections to resolvers.
 pub mod upstream {
     pub mod allowance;
@@ -67,6 +78,7 @@ pub mod dns {
     pub mod presentation;
     pub mod privacy;
     pub mod refusal;
+    pub mod reuse;
     pub mod special;
     pub mod suffix;
     pub mod transfer;

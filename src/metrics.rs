@@ -64,6 +64,14 @@ counters! {
     retransmissions,
     /// Queries answered without a resolver: special names, operations not offered.
     local_replies,
+    /// Queries answered from memory.
+    cache_hits,
+    /// Queries answered from memory although the answer's time was over.
+    cache_stale,
+    /// Answers in memory that were asked for anew before they were needed.
+    cache_refreshes,
+    /// Queries that got the answer to the same question of somebody else, which was on its way already.
+    joined,
     /// Queries for which no resolver gave an answer in time, answered SERVFAIL.
     failures,
     /// Replies with TC set, by us or by the resolver.

@@ -4,6 +4,9 @@
 //! octets ─▶ receive: is it a query, may this client ask, can it be read, is it for us to answer
 //!             │  nothing, or a reply of our own
 //!             ▼
+//!           memory: is the answer known
+//!             │  the reply
+//!             ▼
 //!           Pending ─▶ relay: ask the group under one deadline ─▶ the answer as this client must see it
 //!                  └─▶ transfer: a connection of its own, message by message
 //! ```
@@ -19,15 +22,18 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use tokio::sync::Notify;
 
+use crate::cache::joined::Turn;
 use crate::config::settings::SpecialNames;
 use crate::dns::crossing::{Link, Passage, Switches, padded, to_resolver};
 use crate::dns::edit::{ExtendedError, reply, reply_to_unreadable};
 use crate::dns::message::{HEADER, Message, Signature, is_response, opcode, opcode_of, rcode, rtype};
 use crate::dns::name::Printable;
 use crate::dns::privacy::Family;
+use crate::dns::reuse::KeyRoom;
 use crate::dns::special;
 use crate::dns::suffix::Suffixes;
 use crate::dns::transfer::{Progress, Transfer};
+use crate::memory::{Errand, Memory, Recalled, STALE_AFTER, is_better_than_stale};
 use crate::metrics::Counters;
 use crate::upstream::group::Group;
 use crate::upstream::inflight::Asked;
@@ -41,6 +47,10 @@ const TRANSFER_PAUSE: Duration = Duration::from_secs(30);
 /// Connections of their own that one worker has open at the same time: transfers are rare, and each holds a connection
 /// for as long as it likes.
 const MOST_ALONE: usize = 16;
+
+/// Replies whose memory is kept for others, and how large such a one may be: a batch of answers of the usual size.
+const MOST_SPARES: usize = 128;
+const LARGEST_SPARE: usize = 2048;
 
 /// What is to be done with a message from a client.
 pub enum Verdict {
@@ -73,6 +83,10 @@ pub struct Pending {
     deadline: Instant,
     way: Way,
     group: Rc<Group>,
+    /// Who else learns the answer, if it may be kept.
+    errand: Option<Rc<Errand>>,
+    /// A reply whose time is over, in case there is no better one.
+    reserve: Option<Vec<u8>>,
     _active: Active,
 }
 
@@ -143,6 +157,8 @@ impl Groups {
 pub struct Rules {
     /// Who is asked.
     pub groups: Groups,
+    /// What was answered before.
+    pub memory: Rc<Memory>,
     /// Networks whose clients are served.
     pub allow: Vec<IpNet>,
     /// What is changed on the way to the resolver.
@@ -195,6 +211,8 @@ pub struct Path {
     counters: Arc<Counters>,
     active: Rc<Cell<usize>>,
     alone: Rc<Cell<usize>>,
+    /// Replies that have been sent, whose memory is used again.
+    spares: RefCell<Vec<Vec<u8>>>,
     /// Rings when there are other rules.
     renewed: Notify,
 }
@@ -211,8 +229,21 @@ fn readable(bytes: &[u8]) -> Option<Message<'_>> {
 impl Path {
     /// The path that these rules make.
     pub fn new(rules: Rules, counters: Arc<Counters>) -> Path {
-        let (active, alone, renewed) = Default::default();
-        Path { rules: RefCell::new(Rc::new(rules)), counters, active, alone, renewed }
+        let (active, alone, spares, renewed) = Default::default();
+        Path { rules: RefCell::new(Rc::new(rules)), counters, active, alone, spares, renewed }
+    }
+
+    /// Takes back what a reply was written in, once it has been sent.
+    pub fn take_back(&self, mut reply: Vec<u8>) {
+        let mut spares = self.spares.borrow_mut();
+        if spares.len() < MOST_SPARES && reply.capacity() <= LARGEST_SPARE {
+            reply.clear();
+            spares.push(reply);
+        }
+    }
+
+    fn spare(&self) -> Vec<u8> {
+        self.spares.borrow_mut().pop().unwrap_or_default()
     }
 
     /// Other rules from now on; queries on their way go on under those they came under.
@@ -237,7 +268,7 @@ impl Path {
     }
 
     /// Judges a message from a client.
-    pub fn receive(&self, bytes: &[u8], client: IpAddr, link: Link) -> Verdict {
+    pub fn receive(self: &Rc<Self>, bytes: &[u8], client: IpAddr, link: Link) -> Verdict {
         // a response is never answered, or two servers could be made to talk to each other for ever
         if bytes.len() < HEADER || is_response(bytes) {
             self.counters.not_queries.add(1);
@@ -263,6 +294,24 @@ impl Path {
             (Some(Signature::Sig0), _) => Way::Alone,
             _ => Way::Shared,
         };
+        let (mut room, is_shared) = (KeyRoom::default(), matches!(way, Way::Shared));
+        let key = if is_shared { rules.memory.key(&query, link, &mut room) } else { None };
+        let recalled = match key {
+            Some(key) => rules.memory.recall(key, &query, link, group.is_out(), self.spare()),
+            None => Recalled::Unknown,
+        };
+        let (reply, reserve) = match recalled {
+            Recalled::Unknown => (None, None),
+            Recalled::Reserve(bytes) => (None, Some(bytes)),
+            Recalled::Reply { bytes, stale, refresh } => {
+                if stale { &self.counters.cache_stale } else { &self.counters.cache_hits }.add(1);
+                self.counters.truncated.add(u64::from(bytes[2] & 0x02 != 0));
+                if !refresh || self.active.get() >= rules.most_active() {
+                    return Verdict::Reply(bytes);
+                }
+                (Some(bytes), None)
+            }
+        };
         if self.active.get() >= rules.most_active() {
             return self.overloaded(&query, link);
         }
@@ -275,7 +324,14 @@ impl Path {
             None => (bytes.into(), None),
         };
         let is_transfer = matches!(way, Way::Transfer(_)) && matches!(link, Link::Stream { .. });
-        let pending = self.pending(&rules, group, Asked::new(&query, sent), original, passage, way);
+        let mut pending = self.pending(&rules, group, Asked::new(&query, sent), original, passage, way);
+        pending.errand = key.map(|key| Rc::new(rules.memory.errand(key)));
+        pending.reserve = reserve;
+        if let Some(reply) = reply {
+            self.counters.cache_refreshes.add(1);
+            self.refresh(pending);
+            return Verdict::Reply(reply);
+        }
         if is_transfer { Verdict::Transfer(pending) } else { Verdict::Relay(pending) }
     }
 
@@ -319,14 +375,16 @@ impl Path {
         way: Way,
     ) -> Pending {
         let (deadline, group) = (Instant::now() + rules.deadline, group.clone());
-        Pending { asked: Rc::new(asked), original, passage, deadline, way, group, _active: Active::new(&self.active) }
+        let (asked, _active) = (Rc::new(asked), Active::new(&self.active));
+        Pending { asked, original, passage, deadline, way, group, errand: None, reserve: None, _active }
     }
 
     /// Asks, and gives the reply that the client gets: the answer, or SERVFAIL with the reason.
-    pub async fn relay(&self, mut pending: Pending) -> Vec<u8> {
+    pub async fn relay(self: &Rc<Self>, mut pending: Pending) -> Vec<u8> {
         self.await_servers(&mut pending).await;
         let answer = match &pending.way {
-            Way::Shared => pending.group.ask(pending.asked.clone(), pending.deadline).await,
+            Way::Shared if pending.reserve.is_some() => return self.relay_or_stale(pending).await,
+            Way::Shared => self.ask(&pending).await,
             Way::Alone => self.ask_alone(&pending, true).await.map(|(_, answer)| answer),
             Way::Transfer(transfer) => match self.ask_alone(&pending, false).await {
                 // a transfer over UDP is one message or none (RFC 1995 §2)
@@ -334,6 +392,11 @@ impl Path {
                 result => result.map(|(_, answer)| answer),
             },
         };
+        self.reply_to(&pending, answer)
+    }
+
+    /// The reply that the client gets for what the group said.
+    fn reply_to(&self, pending: &Pending, answer: Result<Vec<u8>, Failure>) -> Vec<u8> {
         match (answer, pending.view()) {
             (Ok(answer), Some(query)) => {
                 let reply = pending.passage.to_client(answer, &query);
@@ -344,8 +407,58 @@ impl Path {
                 crate::dns::message::set_id(&mut answer, crate::dns::message::id(pending.query()));
                 answer
             }
-            (Err(failure), _) => self.failed(&pending, &failure),
+            (Err(failure), _) => self.failed(pending, &failure),
         }
+    }
+
+    /// Asks the group, or waits for the answer to the same question that somebody else has asked already.
+    async fn ask(&self, pending: &Pending) -> Result<Vec<u8>, Failure> {
+        let ask = || pending.group.ask(pending.asked.clone(), pending.deadline);
+        let Some(errand) = &pending.errand else { return ask().await };
+        loop {
+            match errand.turn() {
+                Turn::First(first) => {
+                    let result = ask().await;
+                    errand.learn(&result, &pending.passage);
+                    first.tell(|| result.as_ref().map(|answer| answer.as_slice().into()).map_err(Failure::clone));
+                    return result;
+                }
+                Turn::Behind(told) => {
+                    self.counters.joined.add(1);
+                    match tokio::time::timeout_at(pending.deadline.into(), told).await {
+                        Ok(Ok(result)) => return result.map(|answer| answer.to_vec()),
+                        // whoever asked is gone: it is another one's turn, perhaps ours
+                        Ok(Err(_)) => {}
+                        Err(_) => return Err(Failure::default()),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Asks for what is in the memory already; nobody waits for it.
+    fn refresh(self: &Rc<Self>, pending: Pending) {
+        let path = self.clone();
+        tokio::task::spawn_local(async move {
+            // what came of it is in the memory
+            drop(path.ask(&pending).await);
+        });
+    }
+
+    /// Asks, but not for as long as the client would have to wait: there is a reply in reserve (RFC 8767 §5). What is asked
+    /// for goes on being waited for, so that the next query finds it.
+    async fn relay_or_stale(self: &Rc<Self>, mut pending: Pending) -> Vec<u8> {
+        let (reserve, began) = (pending.reserve.take().unwrap_or_default(), Instant::now());
+        let (path, pending) = (self.clone(), Rc::new(pending));
+        let asking = pending.clone();
+        let asked = tokio::task::spawn_local(async move { path.ask(&asking).await });
+        match tokio::time::timeout(STALE_AFTER, asked).await {
+            Ok(Ok(Ok(answer))) if is_better_than_stale(&answer) => return self.reply_to(&pending, Ok(answer)),
+            Ok(_) => {}
+            Err(_) => pending.group.presume_out(began),
+        }
+        self.counters.cache_stale.add(1);
+        reserve
     }
 
     /// Where the servers of the group are being looked up for the first time, a query waits until that has ended, one way

@@ -18,6 +18,7 @@ use crate::config::file::{self, Loaded, Source};
 use crate::config::settings::ClientTls;
 use crate::control::{Answer, ControlSocket, Question, Request};
 use crate::listen::certificate::{Certificate, Occasion};
+use crate::memory::Shared;
 use crate::metrics::{Counters, Sum};
 use crate::network_changes::Suspension;
 use crate::network_watch::{self, NetworkWatch};
@@ -70,6 +71,7 @@ pub struct Service {
     running: Loaded,
     roster: Roster,
     certificate: Option<Certificate>,
+    memory: Arc<Shared>,
     listeners: Vec<Listener>,
     workers: Vec<Hand>,
     stop: watch::Sender<bool>,
@@ -102,7 +104,8 @@ impl Service {
             let (address, protocols) = (bound.address.to_string(), bound.protocols().to_owned());
             listeners.push(Listener { address, protocols, origin: bound.origin.clone() });
         }
-        let terms = terms(&running, &roster, certificate.as_ref());
+        let memory = Arc::new(Shared::new(running.settings.cache.size));
+        let terms = terms(&running, &roster, certificate.as_ref(), &memory);
         let mut workers = Vec::new();
         for number in 0..running.settings.workers {
             let counters = Arc::new(Counters::default());
@@ -125,6 +128,7 @@ impl Service {
             running,
             roster,
             certificate,
+            memory,
             listeners,
             workers,
             stop,
@@ -237,7 +241,7 @@ impl Service {
 
     /// There are other servers than before: the workers hear of it, and keep what they have with those that stay.
     async fn regroup(&mut self) {
-        let terms = terms(&self.running, &self.roster, self.certificate.as_ref());
+        let terms = terms(&self.running, &self.roster, self.certificate.as_ref(), &self.memory);
         // a worker that is stuck does it when it takes its next turn
         self.order(|done| Order::Renew(terms.clone(), done)).await;
         self.watch_ways();
@@ -321,7 +325,7 @@ impl Service {
         notes.extend(said);
         // from here on nothing is refused
         self.roster.renew(&renewed.settings, entries);
-        let terms = terms(&renewed, &self.roster, certificate.as_ref());
+        let terms = terms(&renewed, &self.roster, certificate.as_ref(), &self.memory);
         for (number, heartbeat) in self.order(|done| Order::Renew(terms.clone(), done)).await.into_iter().enumerate() {
             if heartbeat.is_none() {
                 notes.push(format!("worker {number} has not taken the new configuration yet: it is stuck"));
@@ -414,10 +418,10 @@ impl Service {
 }
 
 /// What the workers work under.
-fn terms(running: &Loaded, roster: &Roster, certificate: Option<&Certificate>) -> Arc<Terms> {
+fn terms(running: &Loaded, roster: &Roster, certificate: Option<&Certificate>, memory: &Arc<Shared>) -> Arc<Terms> {
     let (settings, servers) = (running.settings.clone(), roster.servers().clone());
     let (vacancies, tls) = (roster.vacancies().to_vec(), certificate.map(Certificate::config));
-    Arc::new(Terms { settings, servers, vacancies, tls })
+    Arc::new(Terms { settings, servers, vacancies, memory: memory.clone(), tls })
 }
 
 fn text(error: impl Display) -> String {

@@ -14,12 +14,15 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
-use crate::config::settings::{Policy, Settings};
+use crate::cache::answers::Usage;
+use crate::config::settings::{Cache, Policy, Settings};
 use crate::dns::crossing::Switches;
+use crate::dns::reuse::Lifetimes;
 use crate::dns::suffix::Suffixes;
 use crate::listen::limits::Places;
 use crate::listen::stream::Transport;
 use crate::listen::{stream, udp};
+use crate::memory::{Memory, Shared};
 use crate::metrics::Counters;
 use crate::query::{Groups, Path, Rules};
 use crate::sockets::{Share, UdpListener};
@@ -41,6 +44,8 @@ pub struct Terms {
     pub servers: Servers,
     /// For each group, why it has no server, if it has none.
     pub vacancies: Vec<Option<Vacancy>>,
+    /// The memory of the process.
+    pub memory: Arc<Shared>,
     /// How clients on TLS are met, the same by all workers.
     pub tls: Option<Arc<ServerConfig>>,
 }
@@ -134,13 +139,23 @@ fn groups(terms: &Terms, before: &Group) -> Groups {
     Groups { all, upstream, routes }
 }
 
+/// How answers in memory are used.
+fn usage(cache: &Cache) -> Usage {
+    let lifetimes = Lifetimes::new(cache.min_ttl, cache.max_ttl, cache.max_negative_ttl, cache.failure_ttl);
+    Usage { lifetimes, stale: u32::try_from(cache.stale.as_secs()).unwrap_or(u32::MAX), prefetch: cache.prefetch }
+}
+
 /// The rules of the path that leads to these groups.
-fn rules(settings: &Settings, groups: Groups) -> Rules {
+fn rules(terms: &Terms, groups: Groups) -> Rules {
+    let settings = &terms.settings;
     let (listen, privacy) = (&settings.listen, settings.privacy);
+    let switches = Switches { padding: privacy.padding, remove_client_subnet: privacy.remove_client_subnet };
+    let memory = Memory::new(terms.memory.clone(), usage(&settings.cache), switches);
     Rules {
         groups,
+        memory: Rc::new(memory),
         allow: listen.allow.clone(),
-        switches: Switches { padding: privacy.padding, remove_client_subnet: privacy.remove_client_subnet },
+        switches,
         special_names: settings.special_names,
         deadline: settings.upstream.deadline,
         udp_payload_limit: listen.udp_payload_limit,
@@ -157,7 +172,7 @@ impl Workplace {
     fn new(terms: &Terms, counters: Arc<Counters>) -> Workplace {
         let settings = &terms.settings;
         let nobody = Group::new(Vec::new(), conduct(settings, Policy::InOrder), counters.clone());
-        let path = Rc::new(Path::new(rules(settings, groups(terms, &nobody)), counters));
+        let path = Rc::new(Path::new(rules(terms, groups(terms, &nobody)), counters));
         let (limits, total, per_client) = stream_limits(settings);
         let hall = Rc::new(stream::Hall::new(path.clone(), limits, Places::new(total, per_client)));
         hall.meet_with(terms.tls.clone());
@@ -167,7 +182,7 @@ impl Workplace {
     fn renew(&self, terms: &Terms) {
         let settings = &terms.settings;
         let groups = groups(terms, &self.path.rules().groups.all);
-        self.path.renew(rules(settings, groups));
+        self.path.renew(rules(terms, groups));
         let (limits, total, per_client) = stream_limits(settings);
         self.hall.renew(limits, total, per_client);
         self.hall.meet_with(terms.tls.clone());

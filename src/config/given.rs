@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::options::{self, Opt};
 use super::settings::{
-    ClientCertificate, ClientTls, Listen, LocalOrForward, LogSettings, LogTarget, Policy, Privacy, Process, Profile,
-    Roots, Route, Sandbox, ServerGroup, Settings, SpecialNames, Upstream,
+    Cache, ClientCertificate, ClientTls, Listen, LocalOrForward, LogSettings, LogTarget, Policy, Privacy, Process,
+    Profile, Roots, Route, Sandbox, ServerGroup, Settings, SpecialNames, Upstream,
 };
 use super::values::{GroupTerms, ServerEntry, Value};
 use crate::dns::name::Domain;
@@ -151,6 +151,7 @@ impl Given {
             listen: self.listen()?,
             upstream: self.upstream(&terms)?,
             routes: self.routes.iter().map(|route| route.route(&terms)).collect::<Result<_, _>>()?,
+            cache: self.cache()?,
             privacy: Privacy {
                 padding: self.boolean(&options::PADDING),
                 remove_client_subnet: self.boolean(&options::REMOVE_CLIENT_SUBNET),
@@ -204,6 +205,19 @@ impl Given {
             queue: self.number(&options::QUEUE)?,
             hedge_share: self.number(&options::HEDGE_SHARE)?,
             connections: self.number(&options::CONNECTIONS)?,
+        })
+    }
+
+    fn cache(&self) -> Result<Cache, String> {
+        Ok(Cache {
+            size: self.number(&options::CACHE_SIZE)?,
+            max_ttl: self.duration(&options::CACHE_MAX_TTL),
+            min_ttl: self.duration(&options::CACHE_MIN_TTL),
+            max_negative_ttl: self.duration(&options::CACHE_MAX_NEGATIVE_TTL),
+            failure_ttl: self.duration(&options::CACHE_FAILURE_TTL),
+            stale: self.duration(&options::CACHE_STALE),
+            prefetch: self.boolean(&options::CACHE_PREFETCH),
+            persist: self.boolean(&options::CACHE_PERSIST),
         })
     }
 

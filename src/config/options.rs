@@ -3,12 +3,22 @@
 
 use std::time::Duration;
 
+/// 1024 times 1024 octets.
+pub const MEBIBYTE: u64 = 1024 * 1024;
+
 /// What values an option takes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Kind {
     /// A whole number in a range.
     Integer {
         /// The smallest that makes sense.
+        min: u64,
+        /// The largest that makes sense.
+        max: u64,
+    },
+    /// A number of octets, such as "16MiB", or 0 for none.
+    Size {
+        /// The smallest that makes sense besides none.
         min: u64,
         /// The largest that makes sense.
         max: u64,
@@ -53,6 +63,10 @@ impl Kind {
     pub fn accepted(&self) -> String {
         match self {
             Kind::Integer { min, max } => format!("a whole number from {min} to {max}"),
+            Kind::Size { min, max } => {
+                let (min, max) = (min / MEBIBYTE, max / MEBIBYTE);
+                format!("\"0\" for none, or a size from {min}MiB to {max}MiB, such as \"16MiB\" or \"1GiB\"")
+            }
             Kind::Boolean => "true or false".to_owned(),
             Kind::Duration { min, max } => {
                 let (min, max) = (humantime::format_duration(*min), humantime::format_duration(*max));
@@ -171,6 +185,12 @@ pub const SECTIONS: &[Section] = &[
                 neither helps out for the other. A route within home.arpa or resolver.arpa takes its queries from \
                 [special-names]. Times, limits, hedge-share and connections are those of [upstream].",
     },
+    Section::once(
+        "cache",
+        "Answers from memory. A query is answered from it only where a resolver could not tell it from the one that the \
+         answer was given for: the same name, type, class, flags and EDNS. Queries with a cookie, a client subnet or an \
+         option that is not known here, and signed ones, are always relayed.",
+    ),
     Section::once(
         "privacy",
         "Changes to queries for the sake of privacy. All are off: requests are relayed as received.",
@@ -348,6 +368,31 @@ options! {
     ROUTE_POST_QUANTUM: "route", "post-quantum", Kind::Boolean, Reload, "", None,
         "As upstream.post-quantum, for this route.",
         "By default that of [upstream].";
+
+    CACHE_SIZE: "cache", "size", Kind::Size { min: MEBIBYTE, max: 4096 * MEBIBYTE }, Restart, "\"16MiB\"", None,
+        "How much memory answers may take, all that is kept beside them included; \"0\" remembers nothing.",
+        "When it is full, what has been asked for once makes room for what is asked for again and again.";
+    CACHE_MAX_TTL: "cache", "max-ttl", Kind::Duration { min: seconds(1), max: seconds(604_800) }, Reload, "\"1d\"", None,
+        "The longest that an answer is used, whatever the TTLs of its records say.",
+        "";
+    CACHE_MIN_TTL: "cache", "min-ttl", Kind::Duration { min: seconds(0), max: seconds(3600) }, Reload, "\"0s\"", None,
+        "The shortest that an answer is used, whatever the TTLs of its records say.",
+        "More than 0 keeps answers for longer than their owners allow (RFC 1035): what moves is found late.";
+    CACHE_MAX_NEGATIVE_TTL: "cache", "max-negative-ttl", Kind::Duration { min: seconds(1), max: seconds(10_800) }, Reload, "\"1h\"", None,
+        "The longest that an answer is used which says that there is no such name or no such record.",
+        "Such an answer is kept for as long as its SOA record says (RFC 2308), and not without one.";
+    CACHE_FAILURE_TTL: "cache", "failure-ttl", Kind::Duration { min: seconds(0), max: seconds(300) }, Reload, "\"1s\"", None,
+        "How long a resolver's SERVFAIL is given to whoever repeats the question (RFC 9520); 0 asks each time.",
+        "";
+    CACHE_STALE: "cache", "stale", Kind::Duration { min: seconds(0), max: seconds(259_200) }, Reload, "\"0s\"", None,
+        "How long after its time an answer may still be given when no resolver has a better one (RFC 8767), such as \"1d\"; 0 for never.",
+        "The resolvers are asked first, and for 1.8 seconds, or not at all while they are known to be out of reach. A stale answer has a TTL of 30 seconds and says that it is stale (extended error 3, or 19 for a name that did not exist).";
+    CACHE_PREFETCH: "cache", "prefetch", Kind::Boolean, Reload, "true", None,
+        "Ask for a popular name anew in the last tenth of its answer's time, so that nobody waits for it.",
+        "Popular is what was asked for at least three times meanwhile. Each such query repeats one that a client has just sent.";
+    CACHE_PERSIST: "cache", "persist", Kind::Boolean, Restart, "false", None,
+        "Keep the answers over a restart: in the file cache of the state directory that the service manager gives.",
+        "They are written at an orderly stop and every 15 minutes, and read at the start unless the resolvers are others than before. The file tells whoever can read it which names were asked for; it is the service's own (mode 0600).";
 
     PADDING: "privacy", "padding", Kind::Boolean, Reload, "false", None,
         "Pad queries to a multiple of 128 octets, so that their length says little (RFC 8467).",

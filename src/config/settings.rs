@@ -23,6 +23,8 @@ pub struct Settings {
     pub upstream: Upstream,
     /// Domains with resolvers of their own; no domain is in two of them.
     pub routes: Vec<Route>,
+    /// Answers from memory.
+    pub cache: Cache,
     /// Changes for the sake of privacy.
     pub privacy: Privacy,
     /// Names answered here.
@@ -309,6 +311,27 @@ impl fmt::Display for Route {
         let domains: Vec<String> = self.domains.iter().map(ToString::to_string).collect();
         out.write_str(&domains.join(" "))
     }
+}
+
+/// Answers from memory.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Cache {
+    /// Octets that it may take; 0 for none.
+    pub size: usize,
+    /// The longest that an answer is used.
+    pub max_ttl: Duration,
+    /// The shortest.
+    pub min_ttl: Duration,
+    /// The longest that an answer is used which says that there is nothing.
+    pub max_negative_ttl: Duration,
+    /// How long a resolver's failure is.
+    pub failure_ttl: Duration,
+    /// How long after its time an answer may serve where there is none better.
+    pub stale: Duration,
+    /// Whether popular answers are asked for anew before their time is over.
+    pub prefetch: bool,
+    /// Whether answers outlive the process.
+    pub persist: bool,
 }
 
 /// What happens when a resolver cannot be authenticated (RFC 8310 §5).

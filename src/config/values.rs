@@ -8,13 +8,15 @@ use ipnet::IpNet;
 use rustls::pki_types::ServerName;
 use toml::de::{DeArray, DeTable, DeValue};
 
-use super::options::Kind;
+use super::options::{Kind, MEBIBYTE};
 use super::place_text::{address, host_and_port};
 use super::settings::{
     Authentication, ClientCertificate, Member, Pin, Profile, Roots, Search, Server, Source, TlsTerms, Transport, Wanted,
 };
 use crate::dns::name::Domain;
 
+/// Units of sizes.
+const UNITS: [(&str, u64); 4] = [("KiB", 1024), ("MiB", MEBIBYTE), ("GiB", 1024 * MEBIBYTE), ("", 1)];
 /// Where systemd keeps the credentials of the service, for as long as it runs (systemd.exec(5)).
 const CREDENTIALS: &str = "/run/credentials/dot-proxy.service";
 /// The port of DNS over TLS (RFC 7858 §3.1).
@@ -187,6 +189,11 @@ pub fn read(kind: &Kind, value: &DeValue<'_>) -> Result<Value, String> {
                 _ => Err(format!("{text} is out of range")),
             }
         }
+        (Kind::Size { min, max }, DeValue::String(text)) => match octets(text) {
+            Some(size) if size == 0 || (*min..=*max).contains(&size) => Ok(Value::Integer(size)),
+            Some(_) => Err(format!("{text:?} is out of range")),
+            None => Err(format!("{text:?} is no size")),
+        },
         (Kind::Boolean, DeValue::Boolean(value)) => Ok(Value::Boolean(*value)),
         (Kind::Duration { min, max }, DeValue::String(text)) => match humantime::parse_duration(text) {
             Ok(duration) if (*min..=*max).contains(&duration) => Ok(Value::Duration(duration)),
@@ -258,6 +265,12 @@ fn strings(array: &DeArray<'_>) -> Result<Vec<String>, String> {
         other => Err(format!("{} in the array does not fit here", type_of(other))),
     };
     array.iter().map(|entry| string(entry.get_ref())).collect()
+}
+
+/// A size such as "16MiB" in octets.
+fn octets(text: &str) -> Option<u64> {
+    let (number, unit) = UNITS.iter().find_map(|&(name, unit)| Some((text.strip_suffix(name)?, unit)))?;
+    number.trim().parse::<u64>().ok()?.checked_mul(unit)
 }
 
 /// An absolute path, or a credential that the service manager has put into a directory for this service alone

@@ -42,7 +42,7 @@ pub enum Link {
 
 impl Link {
     /// Whether the client is connected over TLS.
-    fn is_encrypted(self) -> bool {
+    pub fn is_encrypted(self) -> bool {
         matches!(self, Link::Stream { encrypted: true, .. })
     }
 
@@ -73,19 +73,10 @@ pub fn to_resolver(
     link: Link,
     family: Family,
 ) -> Result<(Option<Vec<u8>>, Passage), Entangled> {
-    let opt = query.opt();
-    let (had_opt, wants_keepalive, wants_padding, subnet) = (opt.is_some(), false, false, None);
-    let mut passage = Passage { link, switches, had_opt, wants_keepalive, wants_padding, subnet };
+    let (opt, mut passage) = (query.opt(), Passage::new(query, switches, link));
     if is_sealed(query) || !opcode::WITH_SECTIONS.contains(&query.opcode()) {
-        passage.switches = Switches::default();
         return Ok((None, passage));
     }
-    if query.opcode() != opcode::QUERY {
-        passage.switches.remove_client_subnet = false;
-    }
-    passage.wants_keepalive =
-        matches!(link, Link::Stream { .. }) && opt.is_some_and(|opt| opt.option(option::KEEPALIVE).is_some());
-    passage.wants_padding = link.pads(query);
     if !passage.switches.padding && !passage.switches.remove_client_subnet {
         return Ok((without_options(query, |code| code == option::KEEPALIVE), passage));
     }
@@ -129,6 +120,24 @@ fn is_ours(code: u16, switches: Switches) -> bool {
 }
 
 impl Passage {
+    /// What the answer to this query will need, if nothing but hop-by-hop options is taken out of the query.
+    pub fn new(query: &Message<'_>, switches: Switches, link: Link) -> Passage {
+        let opt = query.opt();
+        let (wants_keepalive, wants_padding, subnet) = (false, false, None);
+        let mut passage = Passage { link, switches, had_opt: opt.is_some(), wants_keepalive, wants_padding, subnet };
+        if is_sealed(query) || !opcode::WITH_SECTIONS.contains(&query.opcode()) {
+            passage.switches = Switches::default();
+            return passage;
+        }
+        if query.opcode() != opcode::QUERY {
+            passage.switches.remove_client_subnet = false;
+        }
+        passage.wants_keepalive =
+            matches!(link, Link::Stream { .. }) && opt.is_some_and(|opt| opt.option(option::KEEPALIVE).is_some());
+        passage.wants_padding = link.pads(query);
+        passage
+    }
+
     /// The largest answer that this client takes: its own word, at least 512 (RFC 6891 §6.2.3), and our limit.
     fn answer_limit(&self, query: &Message<'_>) -> usize {
         match self.link {
@@ -159,11 +168,37 @@ impl Passage {
         self.fitted(answer, query)
     }
 
+    /// The answer as any client gets it that asks the same: without what belongs to one hop, or one client's link. `None` if
+    /// no client gets it. To be kept, and given out by [`Passage::out_of_memory`].
+    pub fn for_everybody(&self, answer: &Message<'_>) -> Option<Vec<u8>> {
+        // a client that pads sends what the resolver answers with padding
+        let switches = Switches { padding: self.switches.padding || self.wants_padding, ..self.switches };
+        let link = Link::Datagram { limit: 65_535 };
+        let anybody = Passage { link, switches, wants_keepalive: false, wants_padding: false, subnet: None, ..*self };
+        match anybody.edited(answer) {
+            Edited::Same => Some(answer.bytes().to_vec()),
+            Edited::Changed(bytes) => Some(bytes),
+            Edited::NoAnswer => None,
+        }
+    }
+
+    /// An answer that was kept, with this client's ID and question already, as this client gets it.
+    #[inline]
+    pub fn out_of_memory(&self, answer: Vec<u8>, query: &Message<'_>) -> Vec<u8> {
+        if self.wants_keepalive || self.wants_padding {
+            return self.to_client(answer, query);
+        }
+        if answer.len() <= self.answer_limit(query) { answer } else { self.fitted(answer, query) }
+    }
+
     /// The answer, or its beginning with TC set if it is too large for this client's datagrams.
     fn fitted(&self, answer: Vec<u8>, query: &Message<'_>) -> Vec<u8> {
         let limit = self.answer_limit(query);
+        if answer.len() <= limit {
+            return answer;
+        }
         match Message::parse(&answer) {
-            Ok(view) if answer.len() > limit => {
+            Ok(view) => {
                 let mut short = truncate(&view, limit);
                 if let (Some(asked), None, None) = (query.opt(), view.opt(), view.signature()) {
                     // what is cut is our own message, and answers OPT with OPT (RFC 6891 §6.1.1) also for a resolver

@@ -38,6 +38,10 @@ pub struct ExtendedError {
 }
 
 impl ExtendedError {
+    /// Stale answer (RFC 8914 §4.4): its time is over, and no resolver had a better one.
+    pub const STALE: u16 = 3;
+    /// Stale NXDOMAIN answer (RFC 8914 §4.20).
+    pub const STALE_NXDOMAIN: u16 = 19;
     /// Prohibited: this client may not ask (RFC 8914 §4.19).
     pub const PROHIBITED: u16 = 18;
     /// Not supported (RFC 8914 §4.22).
@@ -197,6 +201,13 @@ pub fn with_opt_rdata(message: &Message<'_>, rdata: &[u8]) -> Result<Vec<u8>, En
     out.extend(rdata);
     out.extend(&bytes[span.end..]);
     Ok(out)
+}
+
+/// The message with an extended error more, or `None` if it has no OPT record, or its form does not allow it.
+pub fn with_extended_error(message: &Message<'_>, error: &ExtendedError) -> Option<Vec<u8>> {
+    let mut rdata = message.opt()?.rdata().to_vec();
+    put_option(&mut rdata, option::EXTENDED_ERROR, &extended_error_data(error));
+    with_opt_rdata(message, &rdata).ok()
 }
 
 /// The message without the options that `unwanted` names, or `None` if it has none of them.

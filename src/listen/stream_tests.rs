@@ -12,11 +12,14 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{Hall, Limits, converse};
+use crate::cache::answers::Usage;
 use crate::config::settings::{LocalOrForward, Policy, SpecialNames};
 use crate::dns::crossing::Switches;
 use crate::dns::framing::put;
+use crate::dns::reuse::Lifetimes;
 use crate::dns::suffix::Suffixes;
 use crate::listen::limits::Places;
+use crate::memory::{Memory, Shared};
 use crate::query::{Groups, Path, Rules};
 use crate::upstream::group::{Conduct, Group};
 use crate::upstream::outcome;
@@ -69,7 +72,11 @@ fn hall(idle: Duration) -> Rc<Hall> {
         outcome::Limits { connect: second, idle: second, deadline: second, in_flight: 1, queue: 1, connections: 1 };
     let conduct = Conduct { policy: Policy::InOrder, second_try_after: second, hedge_percent: 0, limits };
     let none = || Group::new(Vec::new(), conduct, Arc::default());
+    let lifetimes = Lifetimes { min: 0, max: 0, max_negative: 0, failure: 0 };
+    let usage = Usage { lifetimes, stale: 0, prefetch: false };
+    let memory = Rc::new(Memory::new(Arc::new(Shared::new(0)), usage, Switches::default()));
     let rules = Rules {
+        memory,
         groups: Groups { all: none(), upstream: Rc::new(none()), routes: Suffixes::default() },
         allow: vec![IpAddr::from([127, 0, 0, 1]).into()],
         switches: Switches::default(),

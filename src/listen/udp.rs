@@ -161,7 +161,7 @@ impl Service {
                 }
             }
         }
-        outgoing.drain(..done);
+        outgoing.drain(..done).for_each(|answer| self.desk.path.take_back(answer.bytes));
     }
 }
 

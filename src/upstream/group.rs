@@ -45,6 +45,10 @@ pub struct Group {
     /// Whose turn it is where the servers take turns.
     turn: Cell<usize>,
     outage: RefCell<Outage<Failure>>,
+    /// Whether the last that is known is that no server could be reached.
+    is_out: Cell<bool>,
+    /// When a server last answered.
+    answered_at: Cell<Option<Instant>>,
     /// Whether a query is under way that nobody waits for, to find out if an outage is over.
     finding_out: Cell<bool>,
 }
@@ -55,8 +59,8 @@ impl Group {
         let next_id: Rc<Cell<u64>> = Rc::default();
         let place = |server| Place::new(server, conduct.limits, next_id.clone(), counters.clone());
         let places = servers.into_iter().map(place).collect();
-        let (vacancy, allowance, turn, outage, finding_out) = Default::default();
-        Group { places, vacancy, conduct, next_id, counters, allowance, turn, outage, finding_out }
+        let (vacancy, allowance, turn, outage, is_out, answered_at, finding_out) = Default::default();
+        Group { places, vacancy, conduct, next_id, counters, allowance, turn, outage, is_out, answered_at, finding_out }
     }
 
     /// The group that takes the place of this one after a reload. Connections to servers that are in both go on, with
@@ -71,8 +75,8 @@ impl Group {
         };
         let places = servers.into_iter().map(place).collect();
         let (next_id, counters, allowance) = (self.next_id.clone(), self.counters.clone(), self.allowance.clone());
-        let (vacancy, turn, outage, finding_out) = Default::default();
-        Group { places, vacancy, conduct, next_id, counters, allowance, turn, outage, finding_out }
+        let (vacancy, turn, outage, is_out, answered_at, finding_out) = Default::default();
+        Group { places, vacancy, conduct, next_id, counters, allowance, turn, outage, is_out, answered_at, finding_out }
     }
 
     /// The same group, which has no server for this reason.
@@ -149,8 +153,12 @@ impl Group {
         };
         let result = inquire(means, asked.clone(), deadline).await;
         match (&result, asked.question().filter(|_| asked.is_repeatable())) {
-            (Ok(_), _) => self.outage.borrow_mut().end(),
+            (Ok(_), _) => {
+                self.answered_at.set(Some(Instant::now()));
+                self.end_outage();
+            }
             (Err(failure), Some(question)) if failure.is_outage() => {
+                self.is_out.set(true);
                 self.outage.borrow_mut().failed(question, failure.clone(), Instant::now());
             }
             _ => {}
@@ -184,7 +192,20 @@ impl Group {
 
     /// The network is another one: questions that failed over the old one may be answered.
     pub fn end_outage(&self) {
+        self.is_out.set(false);
         self.outage.borrow_mut().end();
+    }
+
+    /// Whether no server could be reached of late.
+    pub fn is_out(&self) -> bool {
+        self.is_out.get()
+    }
+
+    /// Nothing came of a query since `moment`, which is long: if that is so for all queries, no server can be reached.
+    pub fn presume_out(&self, moment: Instant) {
+        if self.answered_at.get().is_none_or(|last| last < moment) {
+            self.is_out.set(true);
+        }
     }
 
     /// Lets all connections say goodbye, once what they have in flight is done.

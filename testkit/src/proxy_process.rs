@@ -294,11 +294,12 @@ impl Drop for Proxy {
     }
 }
 
-/// A configuration for tests: one free port on loopback, these upstreams (address and authentication name), this CA.
+/// A configuration for tests: one free port on loopback, these upstreams (address and authentication name), this CA, and
+/// nothing answered from memory, since most tests ask the same question again and again.
 pub fn config_for(upstreams: &[(SocketAddr, &str)], ca_file: &Path) -> String {
     let servers: Vec<String> = upstreams.iter().map(|(address, name)| format!("\"{address}#{name}\"")).collect();
     format!(
-        "workers = 1\n[listen]\naddresses = [\"127.0.0.1:0\"]\n[upstream]\nservers = [{}]\nca-file = \"{}\"\n[log]\nlevel = \"debug\"\n",
+        "workers = 1\n[listen]\naddresses = [\"127.0.0.1:0\"]\n[upstream]\nservers = [{}]\nca-file = \"{}\"\n[cache]\nsize = \"0\"\n[log]\nlevel = \"debug\"\n",
         servers.join(", "),
         ca_file.display()
     )

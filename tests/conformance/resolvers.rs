@@ -16,11 +16,11 @@ pub(crate) const LONG: Duration = Duration::from_secs(10);
 /// RCODE SERVFAIL.
 pub(crate) const SERVFAIL: u16 = 2;
 
-/// A configuration whose servers are these TOML values, with `lines` in the section `[upstream]`.
+/// A configuration whose servers are these TOML values, with `lines` in the section `[upstream]`, and without memory.
 pub(crate) fn config_of(entries: &[String], ca_file: Option<&Path>, lines: &str) -> String {
     let ca_file = ca_file.map_or_else(String::new, |path| format!("ca-file = \"{}\"\n", path.display()));
     format!(
-        "workers = 1\n[listen]\naddresses = [\"127.0.0.1:0\"]\n[log]\nlevel = \"debug\"\n[upstream]\nservers = [{}]\n{ca_file}{lines}\n",
+        "workers = 1\n[listen]\naddresses = [\"127.0.0.1:0\"]\n[log]\nlevel = \"debug\"\n[cache]\nsize = \"0\"\n[upstream]\nservers = [{}]\n{ca_file}{lines}\n",
         entries.join(", ")
     )
 }

@@ -15,13 +15,14 @@ const LAYERS: &[(u8, &[&str])] = &[
     (11, &["listen/udp", "listen/stream"]),
     (10, &["query"]),
     (9, &["upstream/solo"]),
-    (8, &["upstream/group", "upstream/survey"]),
+    (8, &["memory", "upstream/group", "upstream/survey"]),
     (7, &["upstream/inquiry", "upstream/roster"]),
     (6, &["ask", "cli", "upstream/finder", "upstream/place"]),
     (5, &["config/file", "pins", "upstream/connection", "upstream/lookup"]),
     (
         4,
         &[
+            "cache/answers",
             "config/relations",
             "dns/crossing",
             "dns/presentation",
@@ -39,6 +40,7 @@ const LAYERS: &[(u8, &[&str])] = &[
             "dns/keepalive",
             "dns/privacy",
             "dns/refusal",
+            "dns/reuse",
             "dns/special",
             "dns/transfer",
             "listen/certificate",
@@ -69,6 +71,7 @@ const LAYERS: &[(u8, &[&str])] = &[
     (
         1,
         &[
+            "cache/shelf",
             "config/place_text",
             "config/settings",
             "dns/message",
@@ -87,6 +90,9 @@ const LAYERS: &[(u8, &[&str])] = &[
         0,
         &[
             "bell",
+            "cache/ghosts",
+            "cache/joined",
+            "cache/ring",
             "clock",
             "config/options",
             "dns/framing",

@@ -53,7 +53,7 @@ impl Stand {
         let addresses: Vec<_> =
             servers.iter().map(|server| format!("\"{}#{NAME}\"", server.server().address())).collect();
         let config = format!(
-            "workers = {WORKERS}\n[listen]\naddresses = [\"127.0.0.1:0\"]\n[upstream]\nservers = [{}]\nca-file = \"{}\"\n{more}",
+            "workers = {WORKERS}\n[listen]\naddresses = [\"127.0.0.1:0\"]\n[cache]\nsize = \"0\"\n[upstream]\nservers = [{}]\nca-file = \"{}\"\n{more}",
             addresses.join(", "),
             pki.ca_file().display()
         );

@@ -1,0 +1,306 @@
+//! Answers kept for the whole process, by question: shards with a lock of their own (RFC 1034 §3.6, RFC 8767).
+//!
+//! Nothing here reads a clock: times are milliseconds of one that also runs while the machine is suspended, and that
+//! nobody sets (`CLOCK_BOOTTIME`).
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::shelf::{Shelf, Stamp, Stored};
+use crate::dns::message::{HEADER, Question, set_id};
+use crate::dns::name;
+use crate::dns::reuse::{Keep, Kept, Key, KeyRoom, Lifetimes, Variant};
+
+/// A shard is at least so large, in octets, unless there is one only.
+const SHARD: usize = 2 * 1024 * 1024;
+/// Shards at the most.
+const SHARDS: usize = 16;
+/// The TTL of what is given out although its time is over, in seconds (RFC 8767 §5).
+const STALE_TTL: u32 = 30;
+/// How long a name rests after it could not be had anew, in milliseconds (RFC 8767 §5).
+const REST: u64 = 30_000;
+/// How long whoever was told to ask anew has for it, in milliseconds.
+const CLAIM: u64 = 5_000;
+/// Uses that make an answer popular.
+const POPULAR: u8 = 3;
+/// Answers that live shorter than this, in seconds, are not asked for ahead: their last tenth is no time.
+const WORTH_REFRESHING: u32 = 10;
+/// The last part of its life in which a popular answer is asked for anew: one in so many.
+const LAST_PART: u64 = 10;
+
+/// Bits of a stamp's mark.
+mod mark {
+    /// The resolver could not say.
+    pub(super) const FAILURE: u8 = 1;
+    /// When it was last asked for, no resolver could be reached.
+    pub(super) const OUT: u8 = 2;
+}
+
+/// How answers are used.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Usage {
+    /// For how long they are kept.
+    pub lifetimes: Lifetimes,
+    /// How long past that they may serve where nothing better is to be had, in seconds.
+    pub stale: u32,
+    /// Whether popular ones are asked for anew before their time is over.
+    pub prefetch: bool,
+}
+
+/// What there is for a question.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Recall {
+    /// Nothing.
+    Unknown,
+    /// An answer to give at once.
+    Usable {
+        /// Whether its time is over.
+        stale: bool,
+        /// Whether the caller is to ask for it anew meanwhile. Nobody else is told so for some time.
+        refresh: bool,
+    },
+    /// An answer whose time is over, for the case that no better one is to be had.
+    InReserve,
+}
+
+/// What is held.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Held {
+    /// Answers.
+    pub entries: usize,
+    /// Their octets, with what is kept beside each.
+    pub octets: usize,
+    /// The bound for all of it, in octets.
+    pub limit: usize,
+    /// Answers that had to make room before their time.
+    pub evicted: u64,
+}
+
+/// The answers of the process.
+pub struct Answers {
+    shards: Box<[Mutex<Shelf>]>,
+    hashes: RandomState,
+    /// Grows when everything is forgotten, so that nothing older comes in afterwards.
+    generation: AtomicU64,
+    limit: usize,
+}
+
+impl Answers {
+    /// A memory that never holds more than `limit` octets in all; none if that is 0.
+    pub fn new(limit: usize) -> Answers {
+        let count = match limit {
+            0 => 0,
+            _ => (limit / SHARD).clamp(1, SHARDS),
+        };
+        let shards = (0..count).map(|_| Mutex::new(Shelf::new(limit / count))).collect();
+        Answers { shards, hashes: RandomState::new(), generation: AtomicU64::new(0), limit }
+    }
+
+    /// Whether anything is kept.
+    #[inline]
+    pub fn is_on(&self) -> bool {
+        !self.shards.is_empty()
+    }
+
+    /// Of which generation what is asked for now will be.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    fn shelf(&self, key: &[u8]) -> Option<(MutexGuard<'_, Shelf>, u64)> {
+        let hash = self.hashes.hash_one(key);
+        // the shelf takes its own place from the other end of the hash
+        let shard = usize::try_from(hash >> 48).ok()?.checked_rem(self.shards.len())?;
+        Some((lock(&self.shards[shard]), hash))
+    }
+
+    /// Looks a question up. What there is goes to `out`, with `id` and the question as it was asked, its TTLs aged. `is_out`:
+    /// none of the resolvers for it was to be reached of late.
+    pub fn recall(
+        &self,
+        key: Key<'_>,
+        (id, question): (u16, &Question<'_>),
+        usage: &Usage,
+        is_out: bool,
+        now: u64,
+        out: &mut Vec<u8>,
+    ) -> Recall {
+        let is_it = |stored: &Stored<'_>| is_kept_under(stored, key);
+        let Some((mut shelf, hash)) = self.shelf(key.octets()) else { return Recall::Unknown };
+        let Some(stored) = shelf.find(hash, is_it) else { return Recall::Unknown };
+        let (stamp, uses) = (stored.stamp, stored.uses);
+        let (lived, lifetime) = (now.saturating_sub(stamp.stored_at), u64::from(stamp.lifetime) * 1000);
+        if lived < lifetime {
+            write_out(&stored, id, question, |ttl| ttl.saturating_sub(seconds(lived)), out);
+            let is_last_part = lifetime - lived <= lifetime / LAST_PART && stamp.lifetime >= WORTH_REFRESHING;
+            let refresh = usage.prefetch
+                && is_last_part
+                && uses >= POPULAR
+                && now >= stamp.retry_at
+                && stamp.mark & mark::FAILURE == 0;
+            if refresh {
+                shelf.amend(hash, is_it, |stamp| stamp.retry_at = now + CLAIM);
+            }
+            return Recall::Usable { stale: false, refresh };
+        }
+        if stamp.mark & mark::FAILURE != 0 || lived - lifetime >= u64::from(usage.stale) * 1000 {
+            return Recall::Unknown;
+        }
+        write_out(&stored, id, question, |_| STALE_TTL, out);
+        // an outage is no reason to rest once it is over
+        let rests = now < stamp.retry_at && (is_out || stamp.mark & mark::OUT == 0);
+        if !rests && !is_out {
+            return Recall::InReserve;
+        }
+        if !rests {
+            shelf.amend(hash, is_it, |stamp| (stamp.retry_at, stamp.mark) = (now + REST, stamp.mark | mark::OUT));
+        }
+        Recall::Usable { stale: true, refresh: !rests }
+    }
+
+    /// Keeps an answer, which `keep` was found of, in place of an older one; its TTLs are set to those that count. A failure
+    /// takes the place of nothing that can still be used. Does nothing if everything has been forgotten since `generation`.
+    pub fn keep(&self, key: Key<'_>, generation: u64, answer: &mut [u8], keep: &Keep, usage: &Usage, now: u64) {
+        let is_it = |stored: &Stored<'_>| is_kept_under(stored, key);
+        let mut places = Vec::with_capacity(2 * keep.ttls.len());
+        for &(place, ttl) in &keep.ttls {
+            if let Some(octets) = ttl_in(answer, place) {
+                *octets = ttl.to_be_bytes();
+                places.extend(place.to_be_bytes());
+            }
+        }
+        let mark = if keep.kind == Kept::Failure { mark::FAILURE } else { 0 };
+        let stamp = Stamp { stored_at: now, lifetime: keep.lifetime, retry_at: 0, mark };
+        let entry = Stored { variant: key.variant(), stamp, uses: 0, places: &places, body: answer };
+        let Some((mut shelf, hash)) = self.shelf(key.octets()) else { return };
+        if self.generation() != generation {
+            return;
+        }
+        let is_better = |stored: &Stored<'_>| {
+            is_it(stored) && stored.stamp.mark & mark::FAILURE == 0 && is_worth(&stored.stamp, usage, now)
+        };
+        if keep.kind == Kept::Failure && shelf.amend(hash, is_better, |stamp| rest(stamp, false, now)) {
+            return;
+        }
+        shelf.put(hash, &entry, is_it, |stamp| is_worth(stamp, usage, now));
+    }
+
+    /// Takes note that an answer could not be had anew. `is_out`: since no resolver could be reached.
+    pub fn failed(&self, key: Key<'_>, is_out: bool, now: u64) {
+        let is_it = |stored: &Stored<'_>| is_kept_under(stored, key);
+        if let Some((mut shelf, hash)) = self.shelf(key.octets()) {
+            shelf.amend(hash, is_it, |stamp| rest(stamp, is_out, now));
+        }
+    }
+
+    /// Forgets everything, also what is on its way.
+    pub fn forget_all(&self) -> usize {
+        self.generation.fetch_add(1, Ordering::Relaxed);
+        self.forget(|_| true)
+    }
+
+    /// Forgets a name, or all names in its domain; how many answers there were.
+    pub fn forget_name(&self, name: &[u8], and_below: bool) -> usize {
+        self.forget(|stored| {
+            let found = question_name(stored.body);
+            if and_below { name::is_within(found, name) } else { name::same(found, name) }
+        })
+    }
+
+    fn forget(&self, unwanted: impl Fn(&Stored<'_>) -> bool) -> usize {
+        self.shards.iter().map(|shard| lock(shard).remove_where(&unwanted)).sum()
+    }
+
+    /// Shows all answers, those of one shard after those of another, in each the oldest first.
+    pub fn each(&self, mut visit: impl FnMut(&Stored<'_>)) {
+        self.shards.iter().for_each(|shard| lock(shard).each(&mut visit));
+    }
+
+    /// Puts an answer back that an earlier process has kept.
+    pub fn restore(&self, entry: &Stored<'_>) {
+        let (Some(bytes), mut room) = (question_of(entry.body), KeyRoom::default()) else { return };
+        let Some(key) = room.write(entry.variant, &Question { bytes }) else { return };
+        if let Some((mut shelf, hash)) = self.shelf(key.octets()) {
+            shelf.put(hash, entry, |stored| is_kept_under(stored, key), |_| true);
+        }
+    }
+
+    /// What is held at present.
+    pub fn held(&self) -> Held {
+        let start = Held { limit: self.limit, ..Held::default() };
+        self.shards.iter().fold(start, |held, shard| {
+            let shelf = lock(shard);
+            Held {
+                entries: held.entries + shelf.entries(),
+                octets: held.octets + shelf.bytes(),
+                limit: held.limit,
+                evicted: held.evicted + shelf.evicted(),
+            }
+        })
+    }
+}
+
+fn lock(shard: &Mutex<Shelf>) -> MutexGuard<'_, Shelf> {
+    // every change of a shelf is whole before the next thing that could fail
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn rest(stamp: &mut Stamp, is_out: bool, now: u64) {
+    stamp.retry_at = now + REST;
+    stamp.mark = stamp.mark & !mark::OUT | if is_out { mark::OUT } else { 0 };
+}
+
+/// Whether an answer can still be used in some way.
+fn is_worth(stamp: &Stamp, usage: &Usage, now: u64) -> bool {
+    let stale = if stamp.mark & mark::FAILURE == 0 { usage.stale } else { 0 };
+    now.saturating_sub(stamp.stored_at) < (u64::from(stamp.lifetime) + u64::from(stale)) * 1000
+}
+
+#[inline]
+fn is_kept_under(stored: &Stored<'_>, key: Key<'_>) -> bool {
+    let variant: Variant = key.variant();
+    let question = key.question();
+    stored.variant == variant
+        && stored
+            .body
+            .get(HEADER..HEADER + question.bytes.len())
+            .is_some_and(|bytes| question.same(&Question { bytes }))
+}
+
+/// The question of a kept message, which has one.
+fn question_of(body: &[u8]) -> Option<&[u8]> {
+    let end = name::skip_uncompressed(body, HEADER)? + 4;
+    body.get(HEADER..end)
+}
+
+fn question_name(body: &[u8]) -> &[u8] {
+    question_of(body).and_then(|question| question.get(..question.len() - 4)).unwrap_or_default()
+}
+
+fn seconds(milliseconds: u64) -> u32 {
+    u32::try_from(milliseconds / 1000).unwrap_or(u32::MAX)
+}
+
+fn ttl_in(message: &mut [u8], place: u16) -> Option<&mut [u8; 4]> {
+    message.get_mut(usize::from(place)..)?.first_chunk_mut()
+}
+
+/// The stored message as an answer to this query.
+#[inline]
+fn write_out(stored: &Stored<'_>, id: u16, question: &Question<'_>, age: impl Fn(u32) -> u32, out: &mut Vec<u8>) {
+    out.clear();
+    out.extend_from_slice(stored.body);
+    set_id(out, id);
+    out[HEADER..HEADER + question.bytes.len()].copy_from_slice(question.bytes);
+    for place in stored.places.chunks_exact(2) {
+        if let Some(octets) = ttl_in(out, u16::from_be_bytes([place[0], place[1]])) {
+            *octets = age(u32::from_be_bytes(*octets)).to_be_bytes();
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "answers_tests.rs"]
+mod answers_tests;

@@ -1,0 +1,167 @@
+//! What a worker has of the process's memory: what it looks up there, what it adds, and whose question is on its way.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::time::{ClockId, clock_gettime};
+
+use crate::cache::answers::{Answers, Recall, Usage};
+use crate::cache::joined::{Joined, Turn};
+use crate::dns::crossing::{Link, Passage, Switches};
+use crate::dns::edit::{ExtendedError, option, with_extended_error};
+use crate::dns::message::{Message, rcode};
+use crate::dns::reuse::{self, Key, KeyRoom};
+use crate::upstream::inquiry::Failure;
+
+/// How long a fresh answer is waited for where there is a stale one (RFC 8767 §5).
+pub const STALE_AFTER: Duration = Duration::from_millis(1800);
+
+/// What came of a question, for all who asked it.
+pub type Told = Result<Arc<[u8]>, Failure>;
+
+/// What all workers share.
+pub struct Shared {
+    /// The answers.
+    pub answers: Answers,
+    /// The questions on their way.
+    pub joined: Arc<Joined<Told>>,
+}
+
+impl Shared {
+    /// A memory of so many octets, or none.
+    pub fn new(limit: usize) -> Shared {
+        Shared { answers: Answers::new(limit), joined: Arc::default() }
+    }
+}
+
+/// The memory as the present rules use it.
+pub struct Memory {
+    shared: Arc<Shared>,
+    usage: Usage,
+    switches: Switches,
+    /// That of the answers when these rules came.
+    generation: u64,
+}
+
+/// What the memory has for a query.
+pub enum Recalled {
+    /// Nothing.
+    Unknown,
+    /// The reply.
+    Reply {
+        /// As the client gets it.
+        bytes: Vec<u8>,
+        /// Whether its time is over.
+        stale: bool,
+        /// Whether it is to be asked for anew meanwhile.
+        refresh: bool,
+    },
+    /// A reply whose time is over, should there be no better one.
+    Reserve(Vec<u8>),
+}
+
+/// A question that the memory will be told the answer to.
+pub struct Errand {
+    memory: Rc<Memory>,
+    /// The generation, then the key: after a reload the same question is another one.
+    octets: Box<[u8]>,
+}
+
+/// Octets of a generation.
+const GENERATION: usize = 8;
+
+/// Milliseconds on a clock that nobody sets, and that runs while the machine is suspended.
+pub fn now() -> u64 {
+    // it fails on no kernel that this program runs on; a clock that stands still makes answers too old, not wrong
+    clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(0, |time| {
+        let time = Duration::from(time);
+        u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+    })
+}
+
+impl Memory {
+    /// The memory under other rules; what was forgotten by now stays so.
+    pub fn new(shared: Arc<Shared>, usage: Usage, switches: Switches) -> Memory {
+        let generation = shared.answers.generation();
+        Memory { shared, usage, switches, generation }
+    }
+
+    /// What the answer to a query is kept under, if it may be.
+    #[inline]
+    pub fn key<'a>(&self, query: &Message<'_>, link: Link, room: &'a mut KeyRoom) -> Option<Key<'a>> {
+        if !self.shared.answers.is_on() {
+            return None;
+        }
+        let pads = self.switches.padding || link.is_encrypted();
+        reuse::key(query, |code| code == option::KEEPALIVE || pads && code == option::PADDING, room)
+    }
+
+    /// What there is for a query. `is_out`: none of its resolvers could be reached of late. `spare` is used for the reply.
+    #[inline]
+    pub fn recall(&self, key: Key<'_>, query: &Message<'_>, link: Link, is_out: bool, mut spare: Vec<u8>) -> Recalled {
+        let Some(question) = query.question() else { return Recalled::Unknown };
+        let asked = (query.id(), &question);
+        let found = self.shared.answers.recall(key, asked, &self.usage, is_out, now(), &mut spare);
+        let passage = || Passage::new(query, self.switches, link);
+        match found {
+            Recall::Unknown => Recalled::Unknown,
+            Recall::Usable { stale: false, refresh } => {
+                Recalled::Reply { bytes: passage().out_of_memory(spare, query), stale: false, refresh }
+            }
+            Recall::Usable { stale: true, refresh } => {
+                let bytes = passage().out_of_memory(marked_as_stale(spare), query);
+                Recalled::Reply { bytes, stale: true, refresh }
+            }
+            Recall::InReserve => Recalled::Reserve(passage().out_of_memory(marked_as_stale(spare), query)),
+        }
+    }
+
+    /// The errand for a question whose answer is kept under `key`.
+    pub fn errand(self: &Rc<Memory>, key: Key<'_>) -> Errand {
+        let octets = [&self.generation.to_be_bytes()[..], key.octets()].concat().into();
+        Errand { memory: self.clone(), octets }
+    }
+}
+
+impl Errand {
+    /// Takes a turn among all who ask the same.
+    pub fn turn(&self) -> Turn<Told> {
+        self.memory.shared.joined.turn(&self.octets)
+    }
+
+    /// Keeps what came of it, if that may be kept.
+    pub fn learn(&self, result: &Result<Vec<u8>, Failure>, passage: &Passage) {
+        let (Memory { shared, usage, generation, .. }, Some(key)) =
+            (&*self.memory, Key::again(&self.octets[GENERATION..]))
+        else {
+            return;
+        };
+        let answer = match result {
+            Ok(answer) => answer,
+            Err(failure) => return shared.answers.failed(key, failure.is_outage(), now()),
+        };
+        let Ok(view) = Message::parse(answer) else { return };
+        if !reuse::is_for_everybody(&view) {
+            return;
+        }
+        let Some(mut kept) = passage.for_everybody(&view) else { return };
+        let keep = Message::parse(&kept).ok().and_then(|view| reuse::keep(&key.question(), &view, usage.lifetimes));
+        if let Some(keep) = keep {
+            shared.answers.keep(key, *generation, &mut kept, &keep, usage, now());
+        }
+    }
+}
+
+/// Whether an answer can take the place of a stale one (RFC 8767 §4).
+pub fn is_better_than_stale(answer: &[u8]) -> bool {
+    answer.len() > 3 && matches!(answer[3] & 0x0f, rcode::NOERROR | rcode::NXDOMAIN)
+}
+
+/// The answer with the extended error that says that it is stale, if it has EDNS (RFC 8914 §4.4, §4.20).
+fn marked_as_stale(answer: Vec<u8>) -> Vec<u8> {
+    let Ok(view) = Message::parse(&answer) else { return answer };
+    let code = if view.rcode() == rcode::NXDOMAIN { ExtendedError::STALE_NXDOMAIN } else { ExtendedError::STALE };
+    let error = ExtendedError::new(code, "no resolver has answered in time");
+    with_extended_error(&view, &error).unwrap_or(answer)
+}
