@@ -23,6 +23,13 @@ pub enum Action {
     },
     /// Have the running service read its configuration again.
     Reload,
+    /// Have the running service forget answers.
+    Flush {
+        /// Those for this name; all if there is none.
+        name: Option<String>,
+        /// And those for all names below it.
+        and_below: bool,
+    },
     /// Show what a server presents, with the pins of its keys.
     Pins {
         /// The server, as `address[:port][#name]`.
@@ -117,9 +124,28 @@ pub fn command() -> Command {
                 )
                 .arg(socket()),
         )
+        .subcommand(flush())
         .subcommand(pins())
         .subcommand(query())
         .subcommand(system_dns())
+}
+
+/// The command that forgets answers.
+fn flush() -> Command {
+    Command::new("flush")
+        .about(
+            "Has the running service forget the answers in its memory: all of them, or those for one name. Exit status 0: \
+             done; 3: it does not run.",
+        )
+        .arg(Arg::new("name").value_name("NAME").help("Only those for this name, of all types."))
+        .arg(
+            Arg::new("below")
+                .long("below")
+                .action(ArgAction::SetTrue)
+                .requires("name")
+                .help("And those for all names below it."),
+        )
+        .arg(socket())
 }
 
 /// The command that shows what a server presents.
@@ -225,6 +251,10 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
         Some(("reload", inner)) => {
             socket = path(inner, "socket");
             Action::Reload
+        }
+        Some(("flush", inner)) => {
+            socket = path(inner, "socket");
+            Action::Flush { name: inner.get_one::<String>("name").cloned(), and_below: inner.get_flag("below") }
         }
         Some(("pins", inner)) => Action::Pins {
             server: inner.get_one::<String>("server").cloned().unwrap_or_default(),

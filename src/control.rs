@@ -29,13 +29,24 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
 
 /// What can be asked.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Question {
     /// How the service fares.
     Status,
     /// That it reads its configuration again.
     Reload,
+    /// That it forgets answers.
+    Flush(Forget),
+}
+
+/// Which answers are forgotten.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Forget {
+    /// Those for this name; all if there is none.
+    pub name: Option<String>,
+    /// And those for all names below it.
+    pub and_below: bool,
 }
 
 /// What is answered.
@@ -46,6 +57,8 @@ pub enum Answer {
     Status(Box<Report>),
     /// To [`Question::Reload`].
     Reload(Reload),
+    /// To [`Question::Flush`]: how many answers were forgotten.
+    Flushed(usize),
     /// The question was none.
     Refused(String),
 }

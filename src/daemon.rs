@@ -12,7 +12,7 @@ use crate::clock::{self, Memory};
 use crate::config::file::{self, Loaded, Source};
 use crate::config::settings::{LogTarget, Member, Sandbox, Settings};
 use crate::config::values::DOT_PORT;
-use crate::control::{self, Answer, ControlSocket, Question};
+use crate::control::{self, Answer, ControlSocket, Forget, Question};
 use crate::inherited::{self, Inherited, Kind};
 use crate::listen::certificate::{Certificate, Occasion};
 use crate::log::{Log, Target};
@@ -65,6 +65,9 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Action::Check => check(&invocation.source),
         Action::Status { json } => return status(&invocation, *json),
         Action::Reload => return reload(&invocation),
+        Action::Flush { name, and_below } => {
+            return flush(&invocation, Forget { name: name.clone(), and_below: *and_below });
+        }
         Action::Pins { server, ca_file } => pins::show(server, ca_file.clone(), tell).map_err(|why| match why {
             NoPins::Given(why) => Stop::Config(why),
             NoPins::Unreached(why) => Stop::Failure(why),
@@ -136,6 +139,18 @@ struct Opened {
     own: OwnListeners,
     certificate: Option<Certificate>,
     bound: Vec<Bound>,
+}
+
+/// Has the running service forget answers: 0 done.
+fn flush(invocation: &Invocation, what: Forget) -> ExitCode {
+    match ask(invocation, Question::Flush(what)) {
+        Ok(Answer::Flushed(count)) => {
+            tell(&format!("{count} answers forgotten"));
+            ExitCode::SUCCESS
+        }
+        Ok(_) => ExitCode::from(EXIT_UNKNOWN),
+        Err(code) => code,
+    }
 }
 
 /// All that needs privileges, then their end, then the sandbox: in this order, and before any thread exists.

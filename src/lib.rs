@@ -32,6 +32,7 @@ pub mod cache {
     pub mod joined;
     pub mod ring;
     pub mod shelf;
+    pub mod snapshot;
 }
 
 /// The way out: authenticated, pipelined connections to resolvers.
@@ -114,6 +115,7 @@ pub mod cli;
 pub mod clock;
 pub mod control;
 pub mod inherited;
+pub mod keeper;
 pub mod network_changes;
 pub mod network_watch;
 pub mod own_listeners;

@@ -71,12 +71,16 @@ pub struct Errand {
 /// Octets of a generation.
 const GENERATION: usize = 8;
 
+/// What the clock shows when the machine starts, so that there is a time before: some 34 years, in milliseconds.
+const START: u64 = 1 << 40;
+
 /// Milliseconds on a clock that nobody sets, and that runs while the machine is suspended.
+#[inline]
 pub fn now() -> u64 {
-    // it fails on no kernel that this program runs on; a clock that stands still makes answers too old, not wrong
-    clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(0, |time| {
-        let time = Duration::from(time);
-        u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+    // it fails on no kernel that this program runs on
+    clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(START, |time| {
+        let milliseconds = time.tv_sec().saturating_mul(1000).saturating_add(time.tv_nsec() / 1_000_000);
+        START.saturating_add_signed(milliseconds)
     })
 }
 

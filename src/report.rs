@@ -135,6 +135,19 @@ pub struct Reload {
     pub notes: Vec<String>,
 }
 
+/// The answers in memory.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Memory {
+    /// How many there are.
+    pub answers: usize,
+    /// What they take, in octets.
+    pub octets: usize,
+    /// What they may take, in octets, with all that is kept beside them; 0 if there is no memory.
+    pub limit: usize,
+    /// How many had to make room before their time.
+    pub evicted: u64,
+}
+
 /// Where the configuration comes from, and what became of it.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Configuration {
@@ -170,6 +183,9 @@ pub struct Report {
     /// Where resolvers are found whose addresses are looked up.
     #[serde(default)]
     pub sources: Vec<Source>,
+    /// Answers in memory.
+    #[serde(default)]
+    pub memory: Memory,
     /// Configuration.
     pub configuration: Configuration,
     /// Counters, summed over the workers.
@@ -272,6 +288,14 @@ impl fmt::Display for Report {
             if let Some(Failure { seconds_ago, why }) = last_failure {
                 writeln!(out, "    failed {} ago: {why}", seconds(*seconds_ago))?;
             }
+        }
+        if self.memory.limit > 0 {
+            let Memory { answers, octets, limit, evicted } = self.memory;
+            let (held, limit) = (octets.div_ceil(1024), limit / 1024);
+            writeln!(
+                out,
+                "memory\n  {answers} answers in {held} of {limit} KiB, {evicted} made room before their time"
+            )?;
         }
         writeln!(out, "configuration\n  {}", self.configuration.file)?;
         if let Some(Reload { applied, notes }) = &self.configuration.last_reload {

@@ -17,8 +17,8 @@ use crate::clock::{FLOOR, Memory};
 use crate::config::file::{self, Loaded, Source};
 use crate::config::settings::ClientTls;
 use crate::control::{Answer, ControlSocket, Question, Request};
+use crate::keeper::Keeper;
 use crate::listen::certificate::{Certificate, Occasion};
-use crate::memory::Shared;
 use crate::metrics::{Counters, Sum};
 use crate::network_changes::Suspension;
 use crate::network_watch::{self, NetworkWatch};
@@ -71,7 +71,7 @@ pub struct Service {
     running: Loaded,
     roster: Roster,
     certificate: Option<Certificate>,
-    memory: Arc<Shared>,
+    keeper: Keeper,
     listeners: Vec<Listener>,
     workers: Vec<Hand>,
     stop: watch::Sender<bool>,
@@ -104,8 +104,8 @@ impl Service {
             let (address, protocols) = (bound.address.to_string(), bound.protocols().to_owned());
             listeners.push(Listener { address, protocols, origin: bound.origin.clone() });
         }
-        let memory = Arc::new(Shared::new(running.settings.cache.size));
-        let terms = terms(&running, &roster, certificate.as_ref(), &memory);
+        let keeper = Keeper::new(&running.settings, std::env::var_os("STATE_DIRECTORY").as_deref());
+        let terms = terms(&running, &roster, certificate.as_ref(), &keeper);
         let mut workers = Vec::new();
         for number in 0..running.settings.workers {
             let counters = Arc::new(Counters::default());
@@ -128,7 +128,7 @@ impl Service {
             running,
             roster,
             certificate,
-            memory,
+            keeper,
             listeners,
             workers,
             stop,
@@ -172,6 +172,7 @@ impl Service {
                 Err(_) => faults.push("a worker panicked".to_owned()),
             }
         }
+        self.keeper.keep();
         log::info!("stopped; {}", Sum(&counters));
         // why a worker ended stands in its result
         let why: Vec<String> = outcome.err().into_iter().chain(faults).collect();
@@ -208,6 +209,7 @@ impl Service {
                     let said = match question {
                         Question::Status => Answer::Status(Box::new(self.report().await)),
                         Question::Reload => Answer::Reload(self.reload("control socket").await),
+                        Question::Flush(what) => self.keeper.forget(&what).map_or_else(Answer::Refused, Answer::Flushed),
                     };
                     // whoever asked may be gone
                     let _ = answer.send(said);
@@ -241,7 +243,7 @@ impl Service {
 
     /// There are other servers than before: the workers hear of it, and keep what they have with those that stay.
     async fn regroup(&mut self) {
-        let terms = terms(&self.running, &self.roster, self.certificate.as_ref(), &self.memory);
+        let terms = terms(&self.running, &self.roster, self.certificate.as_ref(), &self.keeper);
         // a worker that is stuck does it when it takes its next turn
         self.order(|done| Order::Renew(terms.clone(), done)).await;
         self.watch_ways();
@@ -274,6 +276,7 @@ impl Service {
         if let Some(memory) = &mut self.premises.memory {
             memory.keep(&FLOOR, false);
         }
+        self.keeper.look();
         let summary = self.summary();
         if summary != self.told {
             systemd::status(&summary);
@@ -325,7 +328,8 @@ impl Service {
         notes.extend(said);
         // from here on nothing is refused
         self.roster.renew(&renewed.settings, entries);
-        let terms = terms(&renewed, &self.roster, certificate.as_ref(), &self.memory);
+        self.keeper.renew(&renewed.settings);
+        let terms = terms(&renewed, &self.roster, certificate.as_ref(), &self.keeper);
         for (number, heartbeat) in self.order(|done| Order::Renew(terms.clone(), done)).await.into_iter().enumerate() {
             if heartbeat.is_none() {
                 notes.push(format!("worker {number} has not taken the new configuration yet: it is stuck"));
@@ -407,6 +411,7 @@ impl Service {
             workers,
             upstream,
             sources,
+            memory: self.keeper.report(),
             configuration: Configuration {
                 file: source.file().display().to_string(),
                 last_reload: self.last_reload.clone(),
@@ -418,10 +423,10 @@ impl Service {
 }
 
 /// What the workers work under.
-fn terms(running: &Loaded, roster: &Roster, certificate: Option<&Certificate>, memory: &Arc<Shared>) -> Arc<Terms> {
+fn terms(running: &Loaded, roster: &Roster, certificate: Option<&Certificate>, keeper: &Keeper) -> Arc<Terms> {
     let (settings, servers) = (running.settings.clone(), roster.servers().clone());
     let (vacancies, tls) = (roster.vacancies().to_vec(), certificate.map(Certificate::config));
-    Arc::new(Terms { settings, servers, vacancies, memory: memory.clone(), tls })
+    Arc::new(Terms { settings, servers, vacancies, memory: keeper.memory().clone(), tls })
 }
 
 fn text(error: impl Display) -> String {

@@ -44,6 +44,10 @@ mod conformance {
     mod i_options;
     /// I. Privacy options: padding, and client subnets blanked.
     mod i_padding;
+    /// J. Answers from memory.
+    mod j_cache;
+    /// K and L. Answers whose time is over, failures, equal questions.
+    mod k_stale;
     /// M. Special names.
     mod m_special_names;
     /// N. Signed messages, and operations other than queries.

@@ -19,6 +19,9 @@ _dot__proxy() {
             dot__proxy,check)
                 cmd="dot__proxy__subcmd__check"
                 ;;
+            dot__proxy,flush)
+                cmd="dot__proxy__subcmd__flush"
+                ;;
             dot__proxy,help)
                 cmd="dot__proxy__subcmd__help"
                 ;;
@@ -42,6 +45,9 @@ _dot__proxy() {
                 ;;
             dot__proxy__subcmd__help,check)
                 cmd="dot__proxy__subcmd__help__subcmd__check"
+                ;;
+            dot__proxy__subcmd__help,flush)
+                cmd="dot__proxy__subcmd__help__subcmd__flush"
                 ;;
             dot__proxy__subcmd__help,help)
                 cmd="dot__proxy__subcmd__help__subcmd__help"
@@ -104,7 +110,7 @@ _dot__proxy() {
 
     case "${cmd}" in
         dot__proxy)
-            opts="-h -V --config --listen --upstream --help --version run check status reload pins query system-dns help"
+            opts="-h -V --config --listen --upstream --help --version run check status reload flush pins query system-dns help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -155,8 +161,38 @@ _dot__proxy() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        dot__subcmd__proxy__subcmd__flush)
+            opts="-h --below --socket --config --listen --upstream --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --listen)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --upstream)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         dot__subcmd__proxy__subcmd__help)
-            opts="run check status reload pins query system-dns help"
+            opts="run check status reload flush pins query system-dns help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -170,6 +206,20 @@ _dot__proxy() {
             return 0
             ;;
         dot__subcmd__proxy__subcmd__help__subcmd__check)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        dot__subcmd__proxy__subcmd__help__subcmd__flush)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )

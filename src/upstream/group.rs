@@ -120,10 +120,13 @@ impl Group {
         }
         let question = asked.question().filter(|_| asked.is_repeatable());
         let told = question.and_then(|question| self.outage.borrow().recall(question, Instant::now()));
-        match told {
-            Some(told) => self.find_out(asked, deadline).await.unwrap_or(Err(told)),
-            None => self.inquire(asked, deadline).await,
+        let (Some(told), Some(question)) = (told, question) else { return self.inquire(asked, deadline).await };
+        if self.outage.borrow_mut().take_turn(question, Instant::now()) {
+            return self.find_out(asked.clone(), deadline).await.unwrap_or(Err(told));
         }
+        // somebody else may find out meanwhile that it is over
+        tokio::time::sleep(REPEAT).await;
+        if self.is_out.get() { Err(told) } else { self.inquire(asked, deadline).await }
     }
 
     /// Asks whether an outage is over, and waits a moment for the answer. One query at a time is asked to its end, so that

@@ -8,10 +8,21 @@ const REMEMBERED: Duration = Duration::from_secs(5);
 /// Questions remembered at most.
 const QUESTIONS: usize = 256;
 
+/// How often a question that failed is asked again, however often it is repeated.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// A failure.
+#[derive(Debug)]
+struct Failed<T> {
+    at: Instant,
+    asked_at: Instant,
+    told: T,
+}
+
 /// Failures by question, with what is told of each.
 #[derive(Debug)]
 pub struct Outage<T> {
-    failed: HashMap<Box<[u8]>, (Instant, T)>,
+    failed: HashMap<Box<[u8]>, Failed<T>>,
 }
 
 impl<T> Default for Outage<T> {
@@ -24,10 +35,12 @@ impl<T: Clone> Outage<T> {
     /// No server answered this question: the failure is remembered as told here.
     pub fn failed(&mut self, question: &[u8], told: T, now: Instant) {
         if self.failed.len() >= QUESTIONS {
-            self.failed.retain(|_, (at, _)| now < *at + REMEMBERED);
+            self.failed.retain(|_, failed| now < failed.at + REMEMBERED);
         }
+        let question = question.to_ascii_lowercase();
+        let asked_at = self.failed.get(&*question).map_or(now, |failed| failed.asked_at);
         if self.failed.len() < QUESTIONS {
-            self.failed.insert(question.to_ascii_lowercase().into(), (now, told));
+            self.failed.insert(question.into(), Failed { at: now, asked_at, told });
         }
     }
 
@@ -36,8 +49,18 @@ impl<T: Clone> Outage<T> {
         if self.failed.is_empty() {
             return None;
         }
-        let (at, told) = self.failed.get(&*question.to_ascii_lowercase())?;
+        let Failed { at, told, .. } = self.failed.get(&*question.to_ascii_lowercase())?;
         (now < *at + REMEMBERED).then(|| told.clone())
+    }
+
+    /// Whether a question that failed is to be asked again now; if so, it was.
+    pub fn take_turn(&mut self, question: &[u8], now: Instant) -> bool {
+        let Some(failed) = self.failed.get_mut(&*question.to_ascii_lowercase()) else { return true };
+        let is_due = now >= failed.asked_at + AGAIN;
+        if is_due {
+            failed.asked_at = now;
+        }
+        is_due
     }
 
     /// A server answered, or the network is another one: nothing of the past counts.
@@ -50,7 +73,7 @@ impl<T: Clone> Outage<T> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Outage, QUESTIONS, REMEMBERED};
+    use super::{AGAIN, Outage, QUESTIONS, REMEMBERED};
     use std::time::{Duration, Instant};
 
     #[test]
@@ -64,6 +87,16 @@ mod tests {
         outage.failed(b"\x01a\x00", 8, now);
         outage.end();
         assert_eq!(outage.recall(b"\x01a\x00", now), None);
+    }
+
+    #[test]
+    fn however_often_it_is_repeated_it_is_asked_once_a_second() {
+        let (mut outage, now) = (Outage::default(), Instant::now());
+        assert!(outage.take_turn(b"\x01a\x00", now));
+        outage.failed(b"\x01a\x00", 7, now);
+        assert!(!outage.take_turn(b"\x01a\x00", now + AGAIN / 2) && outage.take_turn(b"\x01A\x00", now + AGAIN));
+        outage.failed(b"\x01a\x00", 7, now + AGAIN * 3 / 2);
+        assert!(outage.take_turn(b"\x01a\x00", now + AGAIN * 2), "counted from when it was asked");
     }
 
     #[test]

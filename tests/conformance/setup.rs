@@ -18,6 +18,7 @@ pub(crate) struct Setup {
     addresses: Option<String>,
     listen: String,
     upstream: String,
+    cache: Option<String>,
     extra: String,
     quiet: bool,
 }
@@ -38,6 +39,12 @@ impl Setup {
     /// Lines for the table `[upstream]`.
     pub(crate) fn upstream(mut self, lines: &str) -> Setup {
         self.upstream = format!("[upstream]\n{lines}\n");
+        self
+    }
+
+    /// With answers from memory, and these lines in the table `[cache]`.
+    pub(crate) fn cache(mut self, lines: &str) -> Setup {
+        self.cache = Some(lines.to_owned());
         self
     }
 
@@ -70,6 +77,9 @@ impl Setup {
         }
         if !self.upstream.is_empty() {
             replace("[upstream]\n", &self.upstream);
+        }
+        if let Some(cache) = &self.cache {
+            replace("size = \"0\"", cache);
         }
         if self.quiet {
             replace("level = \"debug\"", "level = \"info\"");

@@ -1,0 +1,130 @@
+//! Keeps the memory of the process, as the main thread does it: what a reload leaves of it, what a command forgets, and the
+//! file in which it outlives the process.
+
+use std::ffi::OsStr;
+use std::fs::OpenOptions;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crate::cache::snapshot::{self, Snapshot, View, view_of};
+use crate::config::settings::Settings;
+use crate::control::Forget;
+use crate::dns::name::Domain;
+use crate::memory::{self, Shared};
+use crate::report::Memory;
+
+/// The file in the state directory.
+const FILE: &str = "cache";
+/// How often it is written.
+const KEPT: Duration = Duration::from_secs(15 * 60);
+
+/// The memory and what becomes of it.
+pub struct Keeper {
+    memory: Arc<Shared>,
+    view: View,
+    file: Option<PathBuf>,
+    written: Instant,
+}
+
+/// What tells answers of these settings from those of others: who is asked, and what is changed in queries.
+fn view(settings: &Settings) -> View {
+    view_of(&format!("{:?} {:?} {:?}", settings.upstream.group, settings.routes, settings.privacy))
+}
+
+fn wall_clock() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+impl Keeper {
+    /// The memory that these settings ask for. `folder` is the state directory that the service manager gives, the first of
+    /// several that are separated by colons: answers that an earlier process has left there come back, if they are to be
+    /// kept.
+    pub fn new(settings: &Settings, folder: Option<&OsStr>) -> Keeper {
+        let memory = Arc::new(Shared::new(settings.cache.size));
+        let folder = folder.and_then(OsStr::to_str).and_then(|folders| folders.split(':').next());
+        let file = folder.filter(|folder| !folder.is_empty()).map(|folder| Path::new(folder).join(FILE));
+        let persist = settings.cache.persist && memory.answers.is_on();
+        if persist && file.is_none() {
+            log::warn!("cache.persist: there is no state directory to keep answers in (StateDirectory= of the unit)");
+        }
+        let keeper = Keeper { memory, view: view(settings), file: file.filter(|_| persist), written: Instant::now() };
+        if let Some(file) = &keeper.file {
+            match keeper.load(file, settings.cache.size) {
+                Ok(count) => log::info!("{}: {count} answers taken from it", file.display()),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => log::info!("{}: no answers are taken from it: {error}", file.display()),
+            }
+        }
+        keeper
+    }
+
+    /// What the workers share.
+    pub fn memory(&self) -> &Arc<Shared> {
+        &self.memory
+    }
+
+    fn load(&self, file: &Path, limit: usize) -> io::Result<usize> {
+        let mut octets = Vec::new();
+        // what is longer than the memory was not written by it
+        let limit = u64::try_from(limit).unwrap_or(u64::MAX);
+        OpenOptions::new().read(true).open(file)?.take(limit).read_to_end(&mut octets)?;
+        let answers = &self.memory.answers;
+        let restored = snapshot::read(&octets, &self.view, wall_clock(), memory::now(), |entry| answers.restore(entry));
+        restored.map_err(io::Error::other)
+    }
+
+    /// Other settings are in force: answers of other resolvers are forgotten.
+    pub fn renew(&mut self, settings: &Settings) {
+        let view = view(settings);
+        if view != self.view {
+            self.view = view;
+            let count = self.memory.answers.forget_all();
+            log::info!("other resolvers are asked from now on: {count} answers are forgotten");
+        }
+    }
+
+    /// Forgets what a command says; how many answers there were.
+    ///
+    /// # Errors
+    /// A name that is none.
+    pub fn forget(&self, what: &Forget) -> Result<usize, String> {
+        let Some(name) = &what.name else { return Ok(self.memory.answers.forget_all()) };
+        match name.as_str() {
+            "." => Ok(self.memory.answers.forget_name(&[0], what.and_below)),
+            name => Ok(self.memory.answers.forget_name(Domain::parse(name)?.wire(), what.and_below)),
+        }
+    }
+
+    /// Writes the file now and then.
+    pub fn look(&mut self) {
+        if self.written.elapsed() >= KEPT {
+            self.keep();
+        }
+    }
+
+    /// Writes the file, if there is one to be written.
+    pub fn keep(&mut self) {
+        self.written = Instant::now();
+        let Some(file) = &self.file else { return };
+        if let Err(error) = self.write(file) {
+            log::warn!("{}: answers cannot be kept for the next start: {error}", file.display());
+        }
+    }
+
+    fn write(&self, file: &Path) -> io::Result<()> {
+        let mut snapshot = Snapshot::new(&self.view, wall_clock(), memory::now());
+        self.memory.answers.each(|entry| snapshot.add(entry));
+        // in place, since a name that is replaced is beyond what the sandbox allows: what is written in part is not believed
+        let mut out = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(file)?;
+        out.write_all(&snapshot.finish())
+    }
+
+    /// What there is to report.
+    pub fn report(&self) -> Memory {
+        let held = self.memory.answers.held();
+        Memory { answers: held.entries, octets: held.octets, limit: held.limit, evicted: held.evicted }
+    }
+}
