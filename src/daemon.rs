@@ -17,6 +17,7 @@ use crate::inherited::{self, Inherited, Kind};
 use crate::listen::certificate::{Certificate, Occasion};
 use crate::log::{Log, Target};
 use crate::own_listeners::OwnListeners;
+use crate::pace;
 use crate::pins::{self, NoPins};
 use crate::privileges::{self, Identity};
 use crate::report::{self, State};
@@ -171,6 +172,7 @@ fn open(source: &Source, settings: &Settings, inherited: Vec<Inherited>) -> Resu
     let memory = Memory::take_up(std::env::var_os("STATE_DIRECTORY").as_deref(), &clock::FLOOR);
     let mut reach = reach(source, settings, control.as_ref());
     reach.memory = memory.as_ref().and_then(Memory::folder).map(Into::into);
+    pace::be_punctual();
     let privileges = privileges::give_up(&identity).map_err(failure)?;
     say_who_serves(settings, &identity);
     let (confined, system_calls) = confine(settings.process.sandbox, &reach).map_err(Stop::Failure)?;

@@ -119,6 +119,7 @@ pub mod keeper;
 pub mod network_changes;
 pub mod network_watch;
 pub mod own_listeners;
+pub mod pace;
 pub mod pem_pair;
 pub mod pins;
 pub mod port_holder;

@@ -24,6 +24,7 @@ use crate::listen::stream::Transport;
 use crate::listen::{stream, udp};
 use crate::memory::{Memory, Shared};
 use crate::metrics::Counters;
+use crate::pace;
 use crate::query::{Groups, Path, Rules};
 use crate::sockets::{Share, UdpListener};
 use crate::upstream::group::{Conduct, Group};
@@ -85,6 +86,7 @@ pub fn start(number: usize, work: Work) -> io::Result<JoinHandle<io::Result<()>>
         let runtime = Builder::new_current_thread()
             .enable_all()
             .event_interval(EVENT_INTERVAL)
+            .on_thread_park(pace::before_sleep)
             .build_local(LocalOptions::default())?;
         runtime.block_on(run(work))
     })

@@ -25,6 +25,7 @@ use crate::bell::Bell;
 use crate::dns::crossing::Link;
 use crate::dns::framing::{Inflow, put};
 use crate::dns::message::HEADER;
+use crate::pace;
 use crate::query::{Gone, Path, Verdict};
 
 /// Octets read at once from a client. Queries are small, and an idle client should cost little.
@@ -398,6 +399,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
                 return;
             }
             self.hall.path.counters().tcp_queries.add(1);
+            pace::brought(1);
             let link = Link::Stream { idle: self.hall.limits.get().idle, encrypted: self.encrypted };
             let (desk, path) = (self.desk.clone(), self.hall.path.clone());
             match path.receive(message, self.client, link) {

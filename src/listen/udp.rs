@@ -20,6 +20,7 @@ use crate::bell::Bell;
 use crate::dns::crossing::Link;
 use crate::dns::edit::truncate;
 use crate::dns::message::{self, HEADER, Message};
+use crate::pace;
 use crate::query::{Path, Verdict};
 use crate::sockets::UdpListener;
 
@@ -119,6 +120,7 @@ impl Service {
             let socket = &self.socket;
             match self.socket.try_io(Interest::READABLE, || inbox.receive(socket.as_fd())) {
                 Ok(count) => {
+                    pace::brought(count);
                     let link = Link::Datagram { limit: usize::from(self.desk.path.rules().udp_payload_limit) };
                     for datagram in self.inbox.datagrams() {
                         handle(&self.desk, &datagram, link);

@@ -23,6 +23,7 @@ use crate::dns::framing::{Inflow, put, record_length};
 use crate::dns::keepalive::granted_keepalive;
 use crate::dns::message::{Message, set_id};
 use crate::metrics::Counters;
+use crate::pace;
 
 /// Octets of plaintext kept ready for one read; a record has half as many.
 const READ_BUFFER: usize = 32 * 1024;
@@ -260,6 +261,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     /// Hands out the whole messages that have come. False if one was none.
     fn deliver(&mut self, now: Instant) -> bool {
+        let before = self.answers;
+        let all_were_responses = self.hand_out(now);
+        pace::brought(usize::try_from(self.answers - before).unwrap_or(0));
+        all_were_responses
+    }
+
+    fn hand_out(&mut self, now: Instant) -> bool {
         while let Some(message) = self.inflow.next_message() {
             match self.in_flight.take(message) {
                 Match::Answer(waiter, sent_at) => {

@@ -176,7 +176,7 @@ fn c111_equal_questions_on_their_way_are_one() {
     let setup = Setup::default().cache("");
     let bench = setup.start(|server| server.script(|_| vec![Act::Silence]));
     let clients: Vec<UdpClient> = (0..500).map(|_| UdpClient::connect(bench.proxy.address())).collect();
-    let name = |index: usize| if index % 2 == 0 { "Www.Test" } else { "wWW.tEST" };
+    let name = |index: usize| if index.is_multiple_of(2) { "Www.Test" } else { "wWW.tEST" };
     for (id, client) in (0..).zip(&clients) {
         client.send(&query(id, name(usize::from(id)), 1));
     }

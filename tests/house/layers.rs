@@ -102,6 +102,7 @@ const LAYERS: &[(u8, &[&str])] = &[
             "metrics",
             "network_changes",
             "own_listeners",
+            "pace",
             "pem_pair",
             "port_holder",
             "privileges",
