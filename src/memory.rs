@@ -1,14 +1,15 @@
 //! What a worker has of the process's memory: what it looks up there, what it adds, and whose question is on its way.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
 
-use crate::cache::answers::{Answers, Recall, Usage};
-use crate::cache::joined::{Joined, Turn};
-use crate::dns::crossing::{Link, Passage, Switches};
+use crate::cache::answers::{Address, Answers, Draft, Recall, Usage};
+use crate::cache::joined::{Joined, Name, Turn};
+use crate::dns::crossing::{ForAll, Link, Passage, Switches};
 use crate::dns::edit::{ExtendedError, option, with_extended_error};
 use crate::dns::message::{Message, rcode};
 use crate::dns::reuse::{self, Key, KeyRoom};
@@ -42,6 +43,8 @@ pub struct Memory {
     switches: Switches,
     /// That of the answers when these rules came.
     generation: u64,
+    /// Where answers are made ready to be kept.
+    draft: RefCell<Draft>,
 }
 
 /// What the memory has for a query.
@@ -64,8 +67,8 @@ pub enum Recalled {
 /// A question that the memory will be told the answer to.
 pub struct Errand {
     memory: Rc<Memory>,
-    /// The generation, then the key: after a reload the same question is another one.
-    octets: Box<[u8]>,
+    /// The generation, then the key: after a reload the same question is another one. The hash is that of the key.
+    name: Name,
 }
 
 /// Octets of a generation.
@@ -88,25 +91,33 @@ impl Memory {
     /// The memory under other rules; what was forgotten by now stays so.
     pub fn new(shared: Arc<Shared>, usage: Usage, switches: Switches) -> Memory {
         let generation = shared.answers.generation();
-        Memory { shared, usage, switches, generation }
+        Memory { shared, usage, switches, generation, draft: RefCell::default() }
     }
 
     /// What the answer to a query is kept under, if it may be.
     #[inline]
-    pub fn key<'a>(&self, query: &Message<'_>, link: Link, room: &'a mut KeyRoom) -> Option<Key<'a>> {
+    pub fn address<'a>(&self, query: &Message<'_>, link: Link, room: &'a mut KeyRoom) -> Option<Address<'a>> {
         if !self.shared.answers.is_on() {
             return None;
         }
         let pads = self.switches.padding || link.is_encrypted();
-        reuse::key(query, |code| code == option::KEEPALIVE || pads && code == option::PADDING, room)
+        let key = reuse::key(query, |code| code == option::KEEPALIVE || pads && code == option::PADDING, room)?;
+        Some(self.shared.answers.address(key))
     }
 
     /// What there is for a query. `is_out`: none of its resolvers could be reached of late. `spare` is used for the reply.
     #[inline]
-    pub fn recall(&self, key: Key<'_>, query: &Message<'_>, link: Link, is_out: bool, mut spare: Vec<u8>) -> Recalled {
+    pub fn recall(
+        &self,
+        address: Address<'_>,
+        query: &Message<'_>,
+        link: Link,
+        is_out: bool,
+        mut spare: Vec<u8>,
+    ) -> Recalled {
         let Some(question) = query.question() else { return Recalled::Unknown };
         let asked = (query.id(), &question);
-        let found = self.shared.answers.recall(key, asked, &self.usage, is_out, now(), &mut spare);
+        let found = self.shared.answers.recall(address, asked, &self.usage, is_out, now(), &mut spare);
         let passage = || Passage::new(query, self.switches, link);
         match found {
             Recall::Unknown => Recalled::Unknown,
@@ -121,38 +132,50 @@ impl Memory {
         }
     }
 
-    /// The errand for a question whose answer is kept under `key`.
-    pub fn errand(self: &Rc<Memory>, key: Key<'_>) -> Errand {
-        let octets = [&self.generation.to_be_bytes()[..], key.octets()].concat().into();
-        Errand { memory: self.clone(), octets }
+    /// The errand for a question whose answer is kept at this address.
+    pub fn errand(self: &Rc<Memory>, Address { key, hash }: Address<'_>) -> Errand {
+        let generation = self.generation.to_be_bytes();
+        let octets = generation.iter().chain(key.octets()).copied().collect();
+        Errand { memory: self.clone(), name: Name::new(hash, octets) }
     }
 }
 
 impl Errand {
     /// Takes a turn among all who ask the same.
     pub fn turn(&self) -> Turn<Told> {
-        self.memory.shared.joined.turn(&self.octets)
+        self.memory.shared.joined.turn(&self.name)
     }
 
     /// Keeps what came of it, if that may be kept.
     pub fn learn(&self, result: &Result<Vec<u8>, Failure>, passage: &Passage) {
-        let (Memory { shared, usage, generation, .. }, Some(key)) =
-            (&*self.memory, Key::again(&self.octets[GENERATION..]))
-        else {
-            return;
-        };
+        let Memory { shared, usage, generation, draft, .. } = &*self.memory;
+        let Some(key) = Key::again(&self.name.octets()[GENERATION..]) else { return };
+        let address = Address { key, hash: self.name.hash() };
         let answer = match result {
             Ok(answer) => answer,
-            Err(failure) => return shared.answers.failed(key, failure.is_outage(), now()),
+            Err(failure) => return shared.answers.failed(address, failure.is_outage(), now()),
         };
         let Ok(view) = Message::parse(answer) else { return };
         if !reuse::is_for_everybody(&view) {
             return;
         }
-        let Some(mut kept) = passage.for_everybody(&view) else { return };
-        let keep = Message::parse(&kept).ok().and_then(|view| reuse::keep(&key.question(), &view, usage.lifetimes));
+        let draft = &mut *draft.borrow_mut();
+        let question = key.question();
+        let keep = match passage.for_everybody(&view) {
+            ForAll::AsItIs => {
+                draft.body.clear();
+                draft.body.extend_from_slice(answer);
+                reuse::keep(&question, &view, usage.lifetimes, &mut draft.ttls)
+            }
+            ForAll::Changed(bytes) => {
+                draft.body = bytes;
+                let view = Message::parse(&draft.body).ok();
+                view.and_then(|view| reuse::keep(&question, &view, usage.lifetimes, &mut draft.ttls))
+            }
+            ForAll::Nothing => None,
+        };
         if let Some(keep) = keep {
-            shared.answers.keep(key, *generation, &mut kept, &keep, usage, now());
+            shared.answers.keep(address, *generation, keep, draft, usage, now());
         }
     }
 }

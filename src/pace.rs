@@ -81,7 +81,7 @@ mod tests {
     #[test]
     fn as_soon_as_nothing_comes_nothing_is_waited_for() {
         let mut pace = Pace::default();
-        (0..100).for_each(|_| drop(pace.pause(20)));
+        assert!((0..100).filter_map(|_| pace.pause(20)).count() > 90);
         assert_eq!((pace.pause(0), pace.pause(2)), (None, None));
     }
 }

@@ -84,7 +84,7 @@ pub struct Pending {
     way: Way,
     group: Rc<Group>,
     /// Who else learns the answer, if it may be kept.
-    errand: Option<Rc<Errand>>,
+    errand: Option<Errand>,
     /// A reply whose time is over, in case there is no better one.
     reserve: Option<Vec<u8>>,
     _active: Active,
@@ -295,9 +295,9 @@ impl Path {
             _ => Way::Shared,
         };
         let (mut room, is_shared) = (KeyRoom::default(), matches!(way, Way::Shared));
-        let key = if is_shared { rules.memory.key(&query, link, &mut room) } else { None };
-        let recalled = match key {
-            Some(key) => rules.memory.recall(key, &query, link, group.is_out(), self.spare()),
+        let address = if is_shared { rules.memory.address(&query, link, &mut room) } else { None };
+        let recalled = match address {
+            Some(address) => rules.memory.recall(address, &query, link, group.is_out(), self.spare()),
             None => Recalled::Unknown,
         };
         let (reply, reserve) = match recalled {
@@ -325,7 +325,7 @@ impl Path {
         };
         let is_transfer = matches!(way, Way::Transfer(_)) && matches!(link, Link::Stream { .. });
         let mut pending = self.pending(&rules, group, Asked::new(&query, sent), original, passage, way);
-        pending.errand = key.map(|key| Rc::new(rules.memory.errand(key)));
+        pending.errand = address.map(|address| rules.memory.errand(address));
         pending.reserve = reserve;
         if let Some(reply) = reply {
             self.counters.cache_refreshes.add(1);

@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::shelf::{Shelf, Stamp, Stored};
 use crate::dns::message::{HEADER, Question, set_id};
 use crate::dns::name;
-use crate::dns::reuse::{Keep, Kept, Key, KeyRoom, Lifetimes, Variant};
+use crate::dns::reuse::{Keep, Kept, Key, KeyRoom, Lifetimes, Ttls, Variant};
 
 /// A shard is at least so large, in octets, unless there is one only.
 const SHARD: usize = 2 * 1024 * 1024;
@@ -77,6 +77,25 @@ pub struct Held {
     pub evicted: u64,
 }
 
+/// A key, and where its answer is looked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Address<'a> {
+    /// The key.
+    pub key: Key<'a>,
+    /// Its hash.
+    pub hash: u64,
+}
+
+/// An answer that is about to be kept, in memory that is used again and again.
+#[derive(Debug, Default)]
+pub struct Draft {
+    /// The message.
+    pub body: Vec<u8>,
+    /// Its TTLs, as they count.
+    pub ttls: Ttls,
+    places: Vec<u8>,
+}
+
 /// The answers of the process.
 pub struct Answers {
     shards: Box<[Mutex<Shelf>]>,
@@ -108,19 +127,24 @@ impl Answers {
         self.generation.load(Ordering::Relaxed)
     }
 
+    /// The address of a key, by which its answer is found.
     #[inline]
-    fn shelf(&self, key: &[u8]) -> Option<(MutexGuard<'_, Shelf>, u64)> {
-        let hash = self.hashes.hash_one(key);
+    pub fn address<'a>(&self, key: Key<'a>) -> Address<'a> {
+        Address { key, hash: self.hashes.hash_one(key.octets()) }
+    }
+
+    #[inline]
+    fn shelf(&self, hash: u64) -> Option<MutexGuard<'_, Shelf>> {
         // the shelf takes its own place from the other end of the hash
         let shard = usize::try_from(hash >> 48).ok()?.checked_rem(self.shards.len())?;
-        Some((lock(&self.shards[shard]), hash))
+        Some(lock(&self.shards[shard]))
     }
 
     /// Looks a question up. What there is goes to `out`, with `id` and the question as it was asked, its TTLs aged. `is_out`:
     /// none of the resolvers for it was to be reached of late.
     pub fn recall(
         &self,
-        key: Key<'_>,
+        Address { key, hash }: Address<'_>,
         (id, question): (u16, &Question<'_>),
         usage: &Usage,
         is_out: bool,
@@ -128,7 +152,7 @@ impl Answers {
         out: &mut Vec<u8>,
     ) -> Recall {
         let is_it = |stored: &Stored<'_>| is_kept_under(stored, key);
-        let Some((mut shelf, hash)) = self.shelf(key.octets()) else { return Recall::Unknown };
+        let Some(mut shelf) = self.shelf(hash) else { return Recall::Unknown };
         let Some(stored) = shelf.find(hash, is_it) else { return Recall::Unknown };
         let (stamp, uses) = (stored.stamp, stored.uses);
         let (lived, lifetime) = (now.saturating_sub(stamp.stored_at), u64::from(stamp.lifetime) * 1000);
@@ -160,21 +184,30 @@ impl Answers {
         Recall::Usable { stale: true, refresh: !rests }
     }
 
-    /// Keeps an answer, which `keep` was found of, in place of an older one; its TTLs are set to those that count. A failure
+    /// Keeps an answer, of which `keep` was found, in place of an older one; its TTLs are set to those that count. A failure
     /// takes the place of nothing that can still be used. Does nothing if everything has been forgotten since `generation`.
-    pub fn keep(&self, key: Key<'_>, generation: u64, answer: &mut [u8], keep: &Keep, usage: &Usage, now: u64) {
+    pub fn keep(
+        &self,
+        Address { key, hash }: Address<'_>,
+        generation: u64,
+        keep: Keep,
+        draft: &mut Draft,
+        usage: &Usage,
+        now: u64,
+    ) {
         let is_it = |stored: &Stored<'_>| is_kept_under(stored, key);
-        let mut places = Vec::with_capacity(2 * keep.ttls.len());
-        for &(place, ttl) in &keep.ttls {
-            if let Some(octets) = ttl_in(answer, place) {
+        let Draft { body, ttls, places } = draft;
+        places.clear();
+        for &(place, ttl) in ttls.iter() {
+            if let Some(octets) = ttl_in(body, place) {
                 *octets = ttl.to_be_bytes();
                 places.extend(place.to_be_bytes());
             }
         }
         let mark = if keep.kind == Kept::Failure { mark::FAILURE } else { 0 };
         let stamp = Stamp { stored_at: now, lifetime: keep.lifetime, retry_at: 0, mark };
-        let entry = Stored { variant: key.variant(), stamp, uses: 0, places: &places, body: answer };
-        let Some((mut shelf, hash)) = self.shelf(key.octets()) else { return };
+        let entry = Stored { variant: key.variant(), stamp, uses: 0, places, body };
+        let Some(mut shelf) = self.shelf(hash) else { return };
         if self.generation() != generation {
             return;
         }
@@ -188,9 +221,9 @@ impl Answers {
     }
 
     /// Takes note that an answer could not be had anew. `is_out`: since no resolver could be reached.
-    pub fn failed(&self, key: Key<'_>, is_out: bool, now: u64) {
+    pub fn failed(&self, Address { key, hash }: Address<'_>, is_out: bool, now: u64) {
         let is_it = |stored: &Stored<'_>| is_kept_under(stored, key);
-        if let Some((mut shelf, hash)) = self.shelf(key.octets()) {
+        if let Some(mut shelf) = self.shelf(hash) {
             shelf.amend(hash, is_it, |stamp| rest(stamp, is_out, now));
         }
     }
@@ -222,7 +255,8 @@ impl Answers {
     pub fn restore(&self, entry: &Stored<'_>) {
         let (Some(bytes), mut room) = (question_of(entry.body), KeyRoom::default()) else { return };
         let Some(key) = room.write(entry.variant, &Question { bytes }) else { return };
-        if let Some((mut shelf, hash)) = self.shelf(key.octets()) {
+        let Address { key, hash } = self.address(key);
+        if let Some(mut shelf) = self.shelf(hash) {
             shelf.put(hash, entry, |stored| is_kept_under(stored, key), |_| true);
         }
     }

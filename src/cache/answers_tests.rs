@@ -1,6 +1,6 @@
 #![expect(clippy::unwrap_used, reason = "tests fail loudly")]
 
-use super::{Answers, Recall, Usage};
+use super::{Answers, Draft, Recall, Usage};
 use crate::dns::message::{Message, Question, rcode};
 use crate::dns::reuse::{self, KeyRoom, Lifetimes};
 
@@ -45,18 +45,20 @@ impl Bench {
     }
 
     fn keep_of(&self, generation: u64, name: &str, code: u8, ttl: u32, now: u64) {
-        let (asked, mut kept, mut room) = (query(name), answer(name, code, ttl), KeyRoom::default());
+        let (asked, kept, mut room) = (query(name), answer(name, code, ttl), KeyRoom::default());
         let key = reuse::key(&Message::parse(&asked).unwrap(), |_| false, &mut room).unwrap();
-        let keep = reuse::keep(&key.question(), &Message::parse(&kept).unwrap(), self.usage.lifetimes);
-        if let Some(keep) = keep {
-            self.answers.keep(key, generation, &mut kept, &keep, &self.usage, now);
+        let mut draft = Draft { body: kept.clone(), ..Draft::default() };
+        let view = Message::parse(&kept).unwrap();
+        if let Some(keep) = reuse::keep(&key.question(), &view, self.usage.lifetimes, &mut draft.ttls) {
+            let address = self.answers.address(key);
+            self.answers.keep(address, generation, keep, &mut draft, &self.usage, now);
         }
     }
 
     fn failed(&self, name: &str, is_out: bool, now: u64) {
         let (asked, mut room) = (query(name), KeyRoom::default());
         let key = reuse::key(&Message::parse(&asked).unwrap(), |_| false, &mut room).unwrap();
-        self.answers.failed(key, is_out, now);
+        self.answers.failed(self.answers.address(key), is_out, now);
     }
 
     /// What there is, with the reply and its TTL.
@@ -65,7 +67,8 @@ impl Bench {
         let view = Message::parse(&asked).unwrap();
         let key = reuse::key(&view, |_| false, &mut room).unwrap();
         let question: Question<'_> = view.question().unwrap();
-        let found = self.answers.recall(key, (view.id(), &question), &self.usage, is_out, now, &mut out);
+        let address = self.answers.address(key);
+        let found = self.answers.recall(address, (view.id(), &question), &self.usage, is_out, now, &mut out);
         let ttl = match out.len() {
             0..=16 => 0,
             length => u32::from_be_bytes(out[length - 10..length - 6].try_into().unwrap()),

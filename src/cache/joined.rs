@@ -4,7 +4,7 @@
 //! others are told so, and one of them is first.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
@@ -12,17 +12,64 @@ use tokio::sync::oneshot;
 /// Parts with a lock of their own.
 const PARTS: usize = 16;
 
-type Waiting<R> = HashMap<Arc<[u8]>, Vec<oneshot::Sender<R>>>;
+/// A question, with a hash of it that nobody outside can predict.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Name {
+    hash: u64,
+    octets: Arc<[u8]>,
+}
+
+impl Name {
+    /// The name with these octets and this hash of them.
+    pub fn new(hash: u64, octets: Arc<[u8]>) -> Name {
+        Name { hash, octets }
+    }
+
+    /// Its octets.
+    pub fn octets(&self) -> &[u8] {
+        &self.octets
+    }
+
+    /// The hash.
+    pub fn hash(&self) -> u64 {
+        self.hash
+    }
+}
+
+impl Hash for Name {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        hasher.write_u64(self.hash);
+    }
+}
+
+/// What is hashed already is not hashed again.
+#[derive(Default)]
+struct AsGiven(u64);
+
+impl Hasher for AsGiven {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, octets: &[u8]) {
+        octets.iter().for_each(|&octet| self.0 = self.0.rotate_left(8) ^ u64::from(octet));
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+}
+
+type Waiting<R> = HashMap<Name, Vec<oneshot::Sender<R>>, BuildHasherDefault<AsGiven>>;
 
 /// The questions on their way, of all workers.
 pub struct Joined<R> {
     parts: [Mutex<Waiting<R>>; PARTS],
-    hashes: RandomState,
 }
 
 impl<R> Default for Joined<R> {
     fn default() -> Joined<R> {
-        Joined { parts: std::array::from_fn(|_| Mutex::default()), hashes: RandomState::new() }
+        Joined { parts: std::array::from_fn(|_| Mutex::default()) }
     }
 }
 
@@ -37,45 +84,42 @@ pub enum Turn<R> {
 /// The right to ask a question, and the duty to tell the others what came of it.
 pub struct First<R> {
     joined: Arc<Joined<R>>,
-    /// Empty when the duty is done.
-    key: Arc<[u8]>,
+    /// Nothing when the duty is done.
+    name: Option<Name>,
 }
 
 impl<R> Joined<R> {
-    fn part(&self, key: &[u8]) -> MutexGuard<'_, Waiting<R>> {
-        let hash = self.hashes.hash_one(key);
-        // the table within takes its place from the low bits of a hash of its own
-        let part = usize::try_from(hash >> 32).unwrap_or(0) % PARTS;
+    fn part(&self, name: &Name) -> MutexGuard<'_, Waiting<R>> {
+        // the table within takes its places from both ends of the hash
+        let part = usize::try_from(name.hash >> 24).unwrap_or(0) % PARTS;
         // nothing that is done under this lock can leave the table half changed
         self.parts[part].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a turn with the question of this key.
-    pub fn turn(self: &Arc<Self>, key: &[u8]) -> Turn<R> {
-        let mut part = self.part(key);
-        if let Some(waiting) = part.get_mut(key) {
+    /// Takes a turn with this question.
+    pub fn turn(self: &Arc<Self>, name: &Name) -> Turn<R> {
+        let mut part = self.part(name);
+        if let Some(waiting) = part.get_mut(name) {
             let (sender, receiver) = oneshot::channel();
             waiting.push(sender);
             return Turn::Behind(receiver);
         }
-        let key: Arc<[u8]> = key.into();
-        part.insert(key.clone(), Vec::new());
+        part.insert(name.clone(), Vec::new());
         drop(part);
-        Turn::First(First { joined: self.clone(), key })
+        Turn::First(First { joined: self.clone(), name: Some(name.clone()) })
     }
 
-    /// Whether somebody asks the question of this key.
-    pub fn is_asked(&self, key: &[u8]) -> bool {
-        self.part(key).contains_key(key)
+    /// Whether somebody asks this question.
+    pub fn is_asked(&self, name: &Name) -> bool {
+        self.part(name).contains_key(name)
     }
 }
 
 impl<R> First<R> {
     /// Who waits; from then on nobody is first.
     fn dismiss(&mut self) -> Vec<oneshot::Sender<R>> {
-        let key = std::mem::take(&mut self.key);
         // once told, the same question may be somebody else's turn
-        if key.is_empty() { Vec::new() } else { self.joined.part(&key).remove(&key).unwrap_or_default() }
+        self.name.take().and_then(|name| self.joined.part(&name).remove(&name)).unwrap_or_default()
     }
 }
 
@@ -103,19 +147,24 @@ impl<R> Drop for First<R> {
 mod tests {
     #![expect(clippy::panic, reason = "tests fail loudly")]
 
-    use super::{First, Joined, Turn};
+    use super::{First, Joined, Name, Turn};
     use std::sync::Arc;
     use tokio::sync::oneshot::error::TryRecvError;
 
+    /// All names have the same hash here.
+    fn name(octets: &[u8]) -> Name {
+        Name::new(7, octets.into())
+    }
+
     fn first(joined: &Arc<Joined<u8>>, key: &[u8]) -> First<u8> {
-        match joined.turn(key) {
+        match joined.turn(&name(key)) {
             Turn::First(first) => first,
             Turn::Behind(_) => panic!("somebody else is first"),
         }
     }
 
     fn behind(joined: &Arc<Joined<u8>>, key: &[u8]) -> tokio::sync::oneshot::Receiver<u8> {
-        match joined.turn(key) {
+        match joined.turn(&name(key)) {
             Turn::Behind(receiver) => receiver,
             Turn::First(_) => panic!("nobody else is first"),
         }
@@ -147,8 +196,8 @@ mod tests {
         let before = first(&joined, b"a");
         before.tell(|| 1);
         let now = first(&joined, b"a");
-        assert!(joined.is_asked(b"a"));
+        assert!(joined.is_asked(&name(b"a")));
         drop(now);
-        assert!(!joined.is_asked(b"a"));
+        assert!(!joined.is_asked(&name(b"a")));
     }
 }

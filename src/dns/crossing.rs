@@ -168,17 +168,20 @@ impl Passage {
         self.fitted(answer, query)
     }
 
-    /// The answer as any client gets it that asks the same: without what belongs to one hop, or one client's link. `None` if
-    /// no client gets it. To be kept, and given out by [`Passage::out_of_memory`].
-    pub fn for_everybody(&self, answer: &Message<'_>) -> Option<Vec<u8>> {
+    /// The answer as any client gets it that asks the same: without what belongs to one hop, or one client's link. To be kept,
+    /// and given out by [`Passage::out_of_memory`].
+    pub fn for_everybody(&self, answer: &Message<'_>) -> ForAll {
+        if answer.opt().is_none() {
+            return ForAll::AsItIs;
+        }
         // a client that pads sends what the resolver answers with padding
         let switches = Switches { padding: self.switches.padding || self.wants_padding, ..self.switches };
         let link = Link::Datagram { limit: 65_535 };
         let anybody = Passage { link, switches, wants_keepalive: false, wants_padding: false, subnet: None, ..*self };
         match anybody.edited(answer) {
-            Edited::Same => Some(answer.bytes().to_vec()),
-            Edited::Changed(bytes) => Some(bytes),
-            Edited::NoAnswer => None,
+            Edited::Same => ForAll::AsItIs,
+            Edited::Changed(bytes) => ForAll::Changed(bytes),
+            Edited::NoAnswer => ForAll::Nothing,
         }
     }
 
@@ -280,6 +283,16 @@ pub fn padded(reply: Vec<u8>, query: &Message<'_>, link: Link) -> Vec<u8> {
     let mut rdata = opt.rdata().to_vec();
     put_padding(&mut rdata, reply.len(), ANSWER_BLOCK);
     with_opt_rdata(&view, &rdata).unwrap_or(reply)
+}
+
+/// An answer as all clients get it that ask the same.
+pub enum ForAll {
+    /// As it came.
+    AsItIs,
+    /// Without what was for one.
+    Changed(Vec<u8>),
+    /// No client gets it.
+    Nothing,
 }
 
 /// What became of an answer on its way to the client.

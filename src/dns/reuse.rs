@@ -148,15 +148,16 @@ pub enum Kept {
 }
 
 /// An answer that may be kept.
-#[derive(Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Keep {
     /// Its kind.
     pub kind: Kept,
     /// For how long, in seconds; at least one.
     pub lifetime: u32,
-    /// Where its TTLs stand, two octets each, and what they are.
-    pub ttls: Vec<(u16, u32)>,
 }
+
+/// Where TTLs stand in a message, and what they are.
+pub type Ttls = Vec<(u16, u32)>;
 
 /// Whether an answer has nothing in it that only its own client may see, as far as its resolver says: to be asked of the
 /// answer before any of its options is taken out.
@@ -174,8 +175,9 @@ pub fn is_for_everybody(answer: &Message<'_>) -> bool {
         && options.is_exhausted()
 }
 
-/// Whether and how long an answer to `question` may be kept (RFC 2308 §5, RFC 2181 §5.2 and §8).
-pub fn keep(question: &Question<'_>, answer: &Message<'_>, lifetimes: Lifetimes) -> Option<Keep> {
+/// Whether and how long an answer to `question` may be kept (RFC 2308 §5, RFC 2181 §5.2 and §8). Its TTLs, as they count,
+/// are put into `ttls`.
+pub fn keep(question: &Question<'_>, answer: &Message<'_>, lifetimes: Lifetimes, ttls: &mut Ttls) -> Option<Keep> {
     let is_whole = answer.is_response()
         && answer.opcode() == opcode::QUERY
         && !answer.is_truncated()
@@ -187,8 +189,8 @@ pub fn keep(question: &Question<'_>, answer: &Message<'_>, lifetimes: Lifetimes)
         return None;
     }
     if answer.rcode() == rcode::SERVFAIL {
-        let ttls = ttls(answer, lifetimes.max, lifetimes)?;
-        return (lifetimes.failure > 0).then_some(Keep { kind: Kept::Failure, lifetime: lifetimes.failure, ttls });
+        read_ttls(answer, lifetimes.max, lifetimes, ttls)?;
+        return (lifetimes.failure > 0).then_some(Keep { kind: Kept::Failure, lifetime: lifetimes.failure });
     }
     let is_negative = match answer.rcode() {
         rcode::NOERROR => !has_data(question, answer),
@@ -200,9 +202,9 @@ pub fn keep(question: &Question<'_>, answer: &Message<'_>, lifetimes: Lifetimes)
         true => (Kept::Negative, negative_ttl(answer)?.min(lifetimes.max_negative)),
         false => (Kept::Positive, u32::MAX),
     };
-    let ttls = ttls(answer, cap, lifetimes)?;
+    read_ttls(answer, cap, lifetimes, ttls)?;
     let lifetime = ttls.iter().map(|&(_, ttl)| ttl).min()?;
-    (lifetime > 0).then_some(Keep { kind, lifetime, ttls })
+    (lifetime > 0).then_some(Keep { kind, lifetime })
 }
 
 fn has_data(question: &Question<'_>, answer: &Message<'_>) -> bool {
@@ -236,8 +238,8 @@ fn written_ttl(octets: u32) -> u32 {
 }
 
 /// The places of all TTLs, and the values that count: that of an SOA at most `cap`. The OPT record has none.
-fn ttls(answer: &Message<'_>, cap: u32, lifetimes: Lifetimes) -> Option<Vec<(u16, u32)>> {
-    let mut found = Vec::with_capacity(8);
+fn read_ttls(answer: &Message<'_>, cap: u32, lifetimes: Lifetimes, found: &mut Ttls) -> Option<()> {
+    found.clear();
     for record in answer.records().filter(|record| record.rtype != rtype::OPT) {
         let mut ttl = ttl_at(answer.bytes(), place(&record))?.min(lifetimes.max).max(lifetimes.min);
         if record.section == Section::Authority && record.rtype == rtype::SOA {
@@ -245,7 +247,7 @@ fn ttls(answer: &Message<'_>, cap: u32, lifetimes: Lifetimes) -> Option<Vec<(u16
         }
         found.push((u16::try_from(place(&record)).ok()?, ttl));
     }
-    Some(found)
+    Some(())
 }
 
 #[cfg(test)]

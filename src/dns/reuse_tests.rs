@@ -1,6 +1,6 @@
 #![expect(clippy::unwrap_used, reason = "tests fail loudly")]
 
-use super::{Keep, Kept, KeyRoom, Lifetimes, is_for_everybody, keep, key};
+use super::{Keep, Kept, KeyRoom, Lifetimes, Ttls, is_for_everybody, keep, key};
 use crate::dns::edit::option;
 use crate::dns::message::{Message, rcode};
 
@@ -119,14 +119,16 @@ fn soa(minimum: u32) -> Vec<u8> {
     rdata
 }
 
-fn kept(bytes: &[u8], lifetimes: Lifetimes) -> Option<Keep> {
+fn kept(bytes: &[u8], lifetimes: Lifetimes) -> Option<(Keep, Ttls)> {
+    let mut ttls = Ttls::new();
     let asked = query([1, 0], None);
-    keep(&Message::parse(&asked).unwrap().question().unwrap(), &Message::parse(bytes).unwrap(), lifetimes)
+    keep(&Message::parse(&asked).unwrap().question().unwrap(), &Message::parse(bytes).unwrap(), lifetimes, &mut ttls)
+        .map(|keep| (keep, ttls))
 }
 
 fn summary(code: u8, records: &Records<'_>) -> Option<(Kept, u32, Vec<u32>)> {
-    let keep = kept(&answer(code, records), LIFETIMES)?;
-    Some((keep.kind, keep.lifetime, keep.ttls.iter().map(|&(_, ttl)| ttl).collect()))
+    let (keep, ttls) = kept(&answer(code, records), LIFETIMES)?;
+    Some((keep.kind, keep.lifetime, ttls.iter().map(|&(_, ttl)| ttl).collect()))
 }
 
 #[test]
@@ -136,8 +138,8 @@ fn the_smallest_ttl_of_all_sections_counts() {
     assert_eq!(summary(0, &[(0, A, 0, b"1234")]), None);
     assert_eq!(summary(0, &[(0, A, 0x8000_0001, b"1234")]), None);
     assert_eq!(summary(0, &[(0, A, 8 * DAY, b"1234")]), Some((Kept::Positive, DAY, vec![DAY])));
-    let keep = kept(&answer(0, records), LIFETIMES).unwrap();
-    let places: Vec<u16> = keep.ttls.iter().map(|&(place, _)| place).collect();
+    let (_, ttls) = kept(&answer(0, records), LIFETIMES).unwrap();
+    let places: Vec<u16> = ttls.iter().map(|&(place, _)| place).collect();
     let at = |place: u16| answer(0, records)[usize::from(place) + 2..][..2].to_vec();
     assert_eq!(places.into_iter().map(at).collect::<Vec<_>>(), [[1, 44], [0, 100], [0, 200]]);
 }
@@ -188,10 +190,10 @@ fn failures_are_kept_for_a_moment() {
 #[test]
 fn the_configuration_can_stretch_and_cut_lifetimes() {
     let lifetimes = Lifetimes { min: 60, max: 600, ..LIFETIMES };
-    let one = |ttl| kept(&answer(0, &[(0, A, ttl, b"1234")]), lifetimes).map(|keep| keep.lifetime);
+    let one = |ttl| kept(&answer(0, &[(0, A, ttl, b"1234")]), lifetimes).map(|(keep, _)| keep.lifetime);
     assert_eq!((one(0), one(5), one(100), one(900)), (Some(60), Some(60), Some(100), Some(600)));
-    let keep = kept(&answer(3, &[(1, SOA, 3600, &soa(5))]), lifetimes).unwrap();
-    assert_eq!((keep.lifetime, keep.ttls[0].1), (60, 60));
+    let (keep, ttls) = kept(&answer(3, &[(1, SOA, 3600, &soa(5))]), lifetimes).unwrap();
+    assert_eq!((keep.lifetime, ttls[0].1), (60, 60));
 }
 
 #[test]
@@ -204,8 +206,8 @@ fn the_opt_record_has_no_ttl_and_its_options_decide() {
         whole.extend(opt);
         whole
     };
-    let keep = kept(&with(0x8000, &[]), LIFETIMES).unwrap();
-    assert_eq!((keep.lifetime, keep.ttls.len()), (300, 1));
+    let (keep, ttls) = kept(&with(0x8000, &[]), LIFETIMES).unwrap();
+    assert_eq!((keep.lifetime, ttls.len()), (300, 1));
     let everybody = |options: Options<'_>| is_for_everybody(&Message::parse(&with(0, options)).unwrap());
     assert!(everybody(&[]) && everybody(&[(option::EXTENDED_ERROR, b"\0\x03")]));
     assert!(everybody(&[(option::CLIENT_SUBNET, b"\0\x01\x00\x00")]));
