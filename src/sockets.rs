@@ -13,11 +13,10 @@ use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, SockaddrIn6, bind, listen, setsockopt, socket, sockopt,
 };
-use tokio::net::UdpSocket;
 
 use crate::config::options;
 use crate::inherited::{Inherited, Kind};
-use crate::listen::datagrams::forbid_fragments;
+use crate::listen::datagrams::{Arrivals, forbid_fragments};
 use crate::port_holder;
 
 /// Connections that wait to be accepted.
@@ -30,7 +29,7 @@ const PORT_TRIES: usize = 32;
 /// A UDP socket, ready for its worker.
 pub struct UdpListener {
     /// The socket.
-    pub socket: UdpSocket,
+    pub socket: Arrivals,
     /// Whether it serves more than one address, so that each datagram must tell its own.
     pub many_addresses: bool,
 }

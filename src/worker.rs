@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustls::ServerConfig;
-use tokio::net::{TcpListener, UdpSocket};
+use tokio::net::TcpListener;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -19,6 +19,7 @@ use crate::config::settings::{Cache, Policy, Settings};
 use crate::dns::crossing::Switches;
 use crate::dns::reuse::Lifetimes;
 use crate::dns::suffix::Suffixes;
+use crate::listen::datagrams::Arrivals;
 use crate::listen::limits::Places;
 use crate::listen::stream::Transport;
 use crate::listen::{stream, udp};
@@ -219,7 +220,7 @@ async fn run(work: Work) -> io::Result<()> {
     for Share { udp, tcp, tls } in sockets {
         if let Some(socket) = udp {
             let many_addresses = socket.local_addr()?.ip().is_unspecified();
-            let listener = UdpListener { socket: UdpSocket::from_std(socket)?, many_addresses };
+            let listener = UdpListener { socket: Arrivals::new(socket)?, many_addresses };
             datagrams.spawn_local(udp::serve(listener, path.clone(), stop.clone()));
         }
         for (listener, transport) in [(tcp, Transport::Tcp), (tls, Transport::Tls)] {

@@ -13,10 +13,13 @@
 
 use std::io;
 use std::mem::{size_of, zeroed};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::task::{Context, Poll};
 
 use libc::{c_int, c_uint, iovec, mmsghdr, sockaddr_in, sockaddr_in6, socklen_t};
+use tokio::io::Interest;
+use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 
 /// Datagrams moved by one system call at the most.
 pub const BATCH: usize = 64;
@@ -54,6 +57,42 @@ pub struct Outgoing {
     pub peer: SocketAddr,
     /// From which address, if the socket serves more than one.
     pub local: Option<LocalAddress>,
+}
+
+/// A socket that says when datagrams come, and nothing else: the kernel would tell of room for more with every datagram
+/// that leaves, and wake the worker for nothing each time.
+pub struct Arrivals(AsyncFd<UdpSocket>);
+
+impl Arrivals {
+    /// Watches a socket that does not block.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn new(socket: UdpSocket) -> io::Result<Arrivals> {
+        // SAFETY: the socket is owned by what watches it, cannot be reached mutably, and always gives the descriptor that
+        // it was made with, which it closes only when it is dropped
+        let watched = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) };
+        Ok(Arrivals(watched?))
+    }
+
+    /// Ready while datagrams may wait, until the guard is told that none does.
+    pub fn poll(&self, context: &mut Context<'_>) -> Poll<io::Result<AsyncFdReadyGuard<'_, UdpSocket>>> {
+        self.0.poll_read_ready(context)
+    }
+
+    /// The socket once more, to wait until it takes more datagrams: rare, and worth watching only then.
+    ///
+    /// # Errors
+    /// If there is no descriptor left, or what the kernel says.
+    pub fn departures(&self) -> io::Result<tokio::net::UdpSocket> {
+        tokio::net::UdpSocket::from_std(self.0.get_ref().try_clone()?)
+    }
+}
+
+impl AsFd for Arrivals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.get_ref().as_fd()
+    }
 }
 
 /// A socket address of either family, as the kernel writes it.
@@ -348,10 +387,13 @@ fn set_option(socket: BorrowedFd<'_>, level: c_int, option: c_int, value: c_int)
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests fail loudly")]
 
-    use super::{BATCH, Inbox, Outbox, Outgoing};
+    use super::{Arrivals, BATCH, Inbox, Outbox, Outgoing};
     use nix::sys::socket::{setsockopt, sockopt};
+    use std::future::poll_fn;
     use std::net::UdpSocket;
     use std::os::fd::AsFd;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
 
     fn client() -> UdpSocket {
@@ -423,5 +465,42 @@ mod tests {
             Outbox::default().send(server.as_fd(), &[answer]).unwrap();
             assert_eq!(client.recv(&mut [0; 9]).unwrap(), 1, "{address}");
         }
+    }
+
+    #[test]
+    fn queries_wake_the_worker_and_answers_that_leave_do_not() {
+        const ROUNDS: usize = 40;
+        let (server, client) = (UdpSocket::bind("127.0.0.1:0").unwrap(), client());
+        server.set_nonblocking(true).unwrap();
+        client.connect(server.local_addr().unwrap()).unwrap();
+        let asking = std::thread::spawn(move || {
+            for _ in 0..ROUNDS {
+                client.send(b"?").unwrap();
+                client.recv(&mut [0; 9]).unwrap();
+                // whatever the answer brings about has been noticed when the next query comes
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        });
+        let woken: Arc<AtomicUsize> = Arc::default();
+        let count = woken.clone();
+        let counts = move || {
+            count.fetch_add(1, Ordering::Relaxed);
+        };
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_all().on_thread_unpark(counts).build().unwrap().block_on(async {
+            let (socket, mut inbox, mut outbox) =
+                (Arrivals::new(server).unwrap(), Inbox::new(false), Outbox::default());
+            // whoever asks for room is told at once, as there is some
+            socket.departures().unwrap().writable().await.unwrap();
+            for _ in 0..ROUNDS {
+                let mut ready = poll_fn(|context| socket.poll(context)).await.unwrap();
+                assert_eq!(inbox.receive(socket.as_fd()).unwrap(), 1);
+                ready.clear_ready();
+                let peer = inbox.datagrams().next().unwrap().peer;
+                outbox.send(socket.as_fd(), &[Outgoing { bytes: b"!".to_vec(), peer, local: None }]).unwrap();
+            }
+        });
+        asking.join().unwrap();
+        assert!(woken.load(Ordering::Relaxed) < ROUNDS + ROUNDS / 2, "{woken:?} times for {ROUNDS} queries");
     }
 }

@@ -11,11 +11,10 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::sync::watch;
 
-use super::datagrams::{BATCH, Datagram, Inbox, LocalAddress, Outbox, Outgoing};
+use super::datagrams::{Arrivals, BATCH, Datagram, Inbox, LocalAddress, Outbox, Outgoing};
 use crate::bell::Bell;
 use crate::dns::crossing::Link;
 use crate::dns::edit::truncate;
@@ -69,6 +68,7 @@ pub async fn serve(listener: UdpListener, path: Rc<Path>, mut stop: watch::Recei
     });
     let mut service = Service {
         socket: listener.socket,
+        room: None,
         inbox: Inbox::new(listener.many_addresses),
         outbox: Outbox::default(),
         desk,
@@ -90,7 +90,9 @@ pub async fn serve(listener: UdpListener, path: Rc<Path>, mut stop: watch::Recei
 }
 
 struct Service {
-    socket: UdpSocket,
+    socket: Arrivals,
+    /// While the socket takes no more answers: where it is heard when it does.
+    room: Option<UdpSocket>,
     inbox: Inbox,
     outbox: Outbox,
     desk: Rc<Desk>,
@@ -113,55 +115,70 @@ impl Service {
 
     fn receive(&mut self, context: &mut Context<'_>) {
         for _ in 0..BATCHES_PER_TURN {
-            if self.socket.poll_recv_ready(context).is_pending() {
-                return;
-            }
-            let inbox = &mut self.inbox;
-            let socket = &self.socket;
-            match self.socket.try_io(Interest::READABLE, || inbox.receive(socket.as_fd())) {
+            let Poll::Ready(ready) = self.socket.poll(context) else { return };
+            let mut ready = match ready {
+                Ok(ready) => ready,
+                // the runtime is going down
+                Err(error) => return log::debug!("receiving datagrams: {error}"),
+            };
+            match self.inbox.receive(self.socket.as_fd()) {
                 Ok(count) => {
                     pace::brought(count);
+                    if count < BATCH {
+                        // there was room for more: nothing waits, and the kernel will say when something does
+                        ready.clear_ready();
+                    }
                     let link = Link::Datagram { limit: usize::from(self.desk.path.rules().udp_payload_limit) };
                     for datagram in self.inbox.datagrams() {
                         handle(&self.desk, &datagram, link);
                     }
-                    // fewer than there was room for: nothing more waits, and the kernel will say when something does
-                    if count < BATCH {
-                        let drained = || Err::<(), _>(io::Error::from(ErrorKind::WouldBlock));
-                        drop(self.socket.try_io(Interest::READABLE, drained));
-                        if self.socket.poll_recv_ready(context).is_pending() {
-                            return;
-                        }
-                    }
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => ready.clear_ready(),
                 // what one client's network did to a datagram says nothing about the socket
                 Err(error) => log::debug!("receiving a datagram: {error}"),
             }
         }
-        context.waker().wake_by_ref();
+        if self.socket.poll(context).is_ready() {
+            context.waker().wake_by_ref();
+        }
     }
 
     fn send(&mut self, context: &mut Context<'_>) {
+        if let Some(room) = &self.room {
+            if room.poll_send_ready(context).is_pending() {
+                return;
+            }
+            self.room = None;
+        }
         let mut outgoing = self.desk.outgoing.borrow_mut();
         let mut done = 0;
         while done < outgoing.len() {
-            let (outbox, socket) = (&mut self.outbox, &self.socket);
-            match socket.try_io(Interest::WRITABLE, || outbox.send(socket.as_fd(), &outgoing[done..])) {
-                Ok(sent) => done += sent,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    if socket.poll_send_ready(context).is_pending() {
-                        break;
-                    }
+            let error = match self.outbox.send(self.socket.as_fd(), &outgoing[done..]) {
+                Ok(sent) => {
+                    done += sent;
+                    continue;
                 }
-                Err(error) => {
-                    if !shorten(&mut outgoing[done], &error) {
-                        log::debug!("sending an answer: {error}");
-                        self.desk.path.counters().unsent_answers.add(1);
-                        done += 1;
+                Err(error) => error,
+            };
+            if error.kind() == ErrorKind::WouldBlock {
+                match self.socket.departures() {
+                    Ok(room) => {
+                        // asked once, so that it tells
+                        if room.poll_send_ready(context).is_pending() {
+                            self.room = Some(room);
+                            break;
+                        }
+                        continue;
                     }
+                    Err(error) => log::debug!("waiting to send answers: {error}"),
                 }
+            } else if shorten(&mut outgoing[done], &error) {
+                continue;
+            } else {
+                log::debug!("sending an answer: {error}");
             }
+            self.desk.path.counters().unsent_answers.add(1);
+            done += 1;
         }
         outgoing.drain(..done).for_each(|answer| self.desk.path.take_back(answer.bytes));
     }
