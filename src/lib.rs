@@ -37,6 +37,7 @@ pub mod cache {
 
 /// The way out: authenticated, pipelined connections to resolvers.
 pub mod upstream {
+    pub mod alarms;
     pub mod allowance;
     pub mod connection;
     pub mod establish;

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::alarms::Alarms;
 use super::allowance::Allowance;
 use super::inflight::Asked;
 use super::inquiry::{Failure, Means, inquire};
@@ -42,6 +43,8 @@ pub struct Group {
     next_id: Rc<Cell<u64>>,
     counters: Arc<Counters>,
     allowance: Cell<Allowance>,
+    /// The timer of all groups of the worker.
+    alarms: Rc<Alarms>,
     /// Whose turn it is where the servers take turns.
     turn: Cell<usize>,
     outage: RefCell<Outage<Failure>>,
@@ -59,8 +62,22 @@ impl Group {
         let next_id: Rc<Cell<u64>> = Rc::default();
         let place = |server| Place::new(server, conduct.limits, next_id.clone(), counters.clone());
         let places = servers.into_iter().map(place).collect();
-        let (vacancy, allowance, turn, outage, is_out, answered_at, finding_out) = Default::default();
-        Group { places, vacancy, conduct, next_id, counters, allowance, turn, outage, is_out, answered_at, finding_out }
+        let (vacancy, allowance, alarms, turn) = Default::default();
+        let (outage, is_out, answered_at, finding_out) = Default::default();
+        Group {
+            places,
+            vacancy,
+            conduct,
+            next_id,
+            counters,
+            allowance,
+            alarms,
+            turn,
+            outage,
+            is_out,
+            answered_at,
+            finding_out,
+        }
     }
 
     /// The group that takes the place of this one after a reload. Connections to servers that are in both go on, with
@@ -75,8 +92,7 @@ impl Group {
         };
         let places = servers.into_iter().map(place).collect();
         let (next_id, counters, allowance) = (self.next_id.clone(), self.counters.clone(), self.allowance.clone());
-        let (vacancy, turn, outage, is_out, answered_at, finding_out) = Default::default();
-        Group { places, vacancy, conduct, next_id, counters, allowance, turn, outage, is_out, answered_at, finding_out }
+        Group { places, allowance, alarms: self.alarms.clone(), next_id, ..Group::new(Vec::new(), conduct, counters) }
     }
 
     /// The same group, which has no server for this reason.
@@ -153,6 +169,7 @@ impl Group {
             second_try_after: self.conduct.second_try_after,
             deadline: self.conduct.limits.deadline,
             allowance: &self.allowance,
+            alarms: &self.alarms,
         };
         let result = inquire(means, asked.clone(), deadline).await;
         match (&result, asked.question().filter(|_| asked.is_repeatable())) {

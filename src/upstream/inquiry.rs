@@ -3,13 +3,13 @@
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::future::poll_fn;
-use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use super::alarms::{Alarm, Alarms};
 use super::allowance::Allowance;
 use super::connection::Connection;
 use super::inflight::Asked;
@@ -41,6 +41,8 @@ pub struct Means<'a> {
     pub deadline: Duration,
     /// What is left for second askings because of late answers.
     pub allowance: &'a Cell<Allowance>,
+    /// The worker's timer.
+    pub alarms: &'a Rc<Alarms>,
 }
 
 /// Why a query got no answer: what happened last, and at which server.
@@ -112,6 +114,7 @@ struct Inquiry<'a> {
 pub async fn inquire(means: Means<'_>, asked: Rc<Asked>, deadline: Instant) -> Result<Vec<u8>, Failure> {
     let plan = Plan::new(deadline, means.second_try_after, asked.is_repeatable());
     let (attempts, failure) = (Vec::with_capacity(1), Failure::default());
+    let mut alarm = Alarm::new(means.alarms);
     let mut inquiry = Inquiry { means, asked, plan, attempts, failure, fallback: None, probed: false };
     loop {
         let now = Instant::now();
@@ -120,7 +123,9 @@ pub async fn inquire(means: Means<'_>, asked: Rc<Asked>, deadline: Instant) -> R
             Step::GiveUp => return inquiry.give_up(now),
             Step::Ask(server) => inquiry.ask(server, now),
             Step::Wait(until) => {
-                let Some((index, outcome)) = first_outcome(&mut inquiry.attempts, until).await else { continue };
+                let Some((index, outcome)) = first_outcome(&mut inquiry.attempts, &mut alarm, until).await else {
+                    continue;
+                };
                 if let Some(answer) = inquiry.take(index, outcome) {
                     return Ok(answer);
                 }
@@ -335,8 +340,7 @@ impl Inquiry<'_> {
 }
 
 /// The first attempt with an outcome; `None` when the time has come.
-async fn first_outcome(attempts: &mut [Attempt], until: Instant) -> Option<(usize, Outcome)> {
-    let mut sleep = pin!(tokio::time::sleep_until(until.into()));
+async fn first_outcome(attempts: &mut [Attempt], alarm: &mut Alarm, until: Instant) -> Option<(usize, Outcome)> {
     poll_fn(|context| {
         for (index, attempt) in attempts.iter_mut().enumerate() {
             if let Poll::Ready(result) = std::pin::Pin::new(&mut attempt.outcome).poll(context) {
@@ -345,7 +349,7 @@ async fn first_outcome(attempts: &mut [Attempt], until: Instant) -> Option<(usiz
                 return Poll::Ready(Some((index, result.unwrap_or_else(|_| gone()))));
             }
         }
-        sleep.as_mut().poll(context).map(|()| None)
+        alarm.poll(until, context).map(|()| None)
     })
     .await
 }

@@ -84,6 +84,7 @@ const LAYERS: &[(u8, &[&str])] = &[
             "report",
             "system_dns/facts",
             "system_dns/verdict",
+            "upstream/alarms",
             "upstream/refused",
         ],
     ),
