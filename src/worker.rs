@@ -104,7 +104,13 @@ fn conduct(settings: &Settings, policy: Policy) -> Conduct {
         queue: upstream.queue,
         connections: upstream.connections,
     };
-    Conduct { policy, second_try_after: upstream.second_try_after, hedge_percent: upstream.hedge_share, limits }
+    Conduct {
+        policy,
+        second_try_after: upstream.second_try_after,
+        hedge_percent: upstream.hedge_share,
+        second_opinion: upstream.second_opinion,
+        limits,
+    }
 }
 
 /// The limits of connections of clients: those of each, and how many in all and for each client.

@@ -114,6 +114,7 @@ mod life {
     mod clock;
     pub(crate) mod control;
     pub(crate) mod inherited;
+    mod memory;
     mod names;
     mod network;
     mod pins;

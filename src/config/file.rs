@@ -145,6 +145,7 @@ fn accept(name: &str, text: &str, overrides: &Overrides, running: Option<&Loaded
     let mut problems = reader.problems;
     // of the file as it is written, whatever of it waits
     problems.extend(relations::durations(&given));
+    problems.extend(relations::cache(&given));
     problems.extend(relations::tls(&given, &problems));
     problems.extend(relations::client_certificates(&given, &problems));
     problems.extend(relations::routes(&given, &problems));

@@ -120,6 +120,14 @@ impl Given {
         if self.word(option) == "forward" { LocalOrForward::Forward } else { LocalOrForward::Local }
     }
 
+    /// A pure relay keeps no names to itself for the sake of those who keep answers (RFC 7686 §2.4).
+    fn onion(&self) -> LocalOrForward {
+        match self.number(&options::CACHE_SIZE) {
+            Ok(0_usize) => LocalOrForward::Forward,
+            _ => self.local_or_forward(&options::ONION),
+        }
+    }
+
     /// How many threads serve queries.
     ///
     /// # Errors
@@ -159,6 +167,7 @@ impl Given {
             special_names: SpecialNames {
                 home_arpa: self.local_or_forward(&options::HOME_ARPA),
                 resolver_arpa: self.local_or_forward(&options::RESOLVER_ARPA),
+                onion: self.onion(),
             },
             control: self.path(&options::CONTROL_SOCKET),
             log: LogSettings {
@@ -204,6 +213,7 @@ impl Given {
             in_flight: self.number(&options::IN_FLIGHT)?,
             queue: self.number(&options::QUEUE)?,
             hedge_share: self.number(&options::HEDGE_SHARE)?,
+            second_opinion: self.boolean(&options::SECOND_OPINION),
             connections: self.number(&options::CONNECTIONS)?,
         })
     }

@@ -307,6 +307,9 @@ options! {
     HEDGE_SHARE: "upstream", "hedge-share", Kind::Integer { min: 0, max: 100 }, Reload, "5", None,
         "How many queries in a hundred may be asked a second time, of another resolver, because the answer is later than is usual for the first one.",
         "0 turns this off. It does not concern second tries after second-try-after or after a failure.";
+    SECOND_OPINION: "upstream", "second-opinion", Kind::Boolean, Reload, "true", None,
+        "Ask another resolver once when one answers SERVFAIL or REFUSED.",
+        "Not where its extended error says that this is a judgement about the name or the client: a failed DNSSEC validation, or what is blocked, filtered or prohibited. What both cannot answer is answered as the first one did.";
     CONNECTIONS: "upstream", "connections", Kind::Integer { min: 1, max: 10_000 }, Reload, "32", None,
         "How many connections to one resolver may be open at the same time, those of all workers together.",
         "It must not be less than workers.";
@@ -407,6 +410,10 @@ options! {
     RESOLVER_ARPA: "special-names", "resolver-arpa", Kind::Choice(&["local", "forward"]), Reload, "\"local\"", None,
         "Names below resolver.arpa, by which clients discover encrypted resolvers: answered without data, or forwarded.",
         "Forwarded, the answer may lead clients past this proxy (RFC 9462).";
+
+    ONION: "special-names", "onion", Kind::Choice(&["local", "forward"]), Reload, "\"local\"", None,
+        "Names below onion, which no resolver knows: answered as not existing, or forwarded.",
+        "RFC 7686 asks this of whoever keeps answers in memory: without a cache they are forwarded in any case.";
 
     CONTROL_SOCKET: "control", "socket", Kind::Path, Restart, "", None,
         "The socket of the commands status and reload, for the user and the group of the service alone.",

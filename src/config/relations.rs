@@ -19,6 +19,18 @@ pub fn durations(given: &Given) -> Vec<String> {
     too_long.filter(|option| given.duration(option) >= deadline).map(problem).collect()
 }
 
+/// The shortest time of an answer in memory is not longer than the longest.
+pub fn cache(given: &Given) -> Option<String> {
+    let (min, max) = (&options::CACHE_MIN_TTL, &options::CACHE_MAX_TTL);
+    let written = if given.places.contains_key(&min.path()) { min } else { max };
+    let (place, limit) = (given.place(written), humantime::format_duration(given.duration(max)));
+    (given.duration(min) > given.duration(max)).then(|| {
+        format!(
+            "{place}: cache.min-ttl: is longer than cache.max-ttl ({limit}); accepted: a duration that is not longer"
+        )
+    })
+}
+
 /// What TLS towards clients takes: a certificate and its key together, and no port that is for plain DNS, nor plain DNS
 /// one that is for TLS (RFC 7858 §3.1). Values that were refused, as `problems` say, are not called missing.
 pub fn tls(given: &Given, problems: &[String]) -> Vec<String> {

@@ -162,6 +162,8 @@ pub struct Upstream {
     pub queue: usize,
     /// How many queries may be asked a second time because the answer is unusually late, in percent: 0 to 100.
     pub hedge_share: u8,
+    /// Whether another server is asked when one answers that it cannot or will not.
+    pub second_opinion: bool,
     /// Connections to one server, those of all workers together; at least one for each worker.
     pub connections: usize,
 }
@@ -548,6 +550,8 @@ pub struct SpecialNames {
     pub home_arpa: LocalOrForward,
     /// Names below `resolver.arpa`.
     pub resolver_arpa: LocalOrForward,
+    /// Names below `onion`.
+    pub onion: LocalOrForward,
 }
 
 /// What happens to a special name.

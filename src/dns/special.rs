@@ -1,4 +1,5 @@
-//! Names that a forwarder answers itself: `home.arpa` (RFC 8375 §4) and `resolver.arpa` (RFC 9462 §6.4).
+//! Names that a forwarder answers itself: `home.arpa` (RFC 8375 §4), `resolver.arpa` (RFC 9462 §6.4) and, where it keeps
+//! answers, `onion` (RFC 7686 §2.4).
 
 use super::edit::reply;
 use super::message::{CLASS_IN, HEADER, Message, Question, rcode, rtype};
@@ -7,6 +8,7 @@ use crate::config::settings::{LocalOrForward, SpecialNames};
 
 const HOME_ARPA: &[u8] = b"\x04home\x04arpa\0";
 const RESOLVER_ARPA: &[u8] = b"\x08resolver\x04arpa\0";
+const ONION: &[u8] = b"\x05onion\0";
 
 /// Time to live of a negative answer of ours, in seconds (RFC 6303 §3 gives three hours to all its zones).
 const NEGATIVE_TTL: u32 = 10_800;
@@ -19,6 +21,8 @@ pub enum Zone {
     /// Names by which a client finds out what else its resolver speaks. The resolver behind us would name itself, and
     /// take the client past this proxy.
     ResolverArpa,
+    /// Names of hidden services, which the DNS does not know and should not hear of.
+    Onion,
 }
 
 impl Zone {
@@ -26,6 +30,7 @@ impl Zone {
         match self {
             Zone::HomeArpa => HOME_ARPA,
             Zone::ResolverArpa => RESOLVER_ARPA,
+            Zone::Onion => ONION,
         }
     }
 
@@ -37,7 +42,7 @@ impl Zone {
 
 /// The zone that a name lies in, if it is one of ours.
 pub fn zone_of(qname: &[u8]) -> Option<Zone> {
-    [Zone::HomeArpa, Zone::ResolverArpa].into_iter().find(|zone| zone.holds(qname))
+    [Zone::HomeArpa, Zone::ResolverArpa, Zone::Onion].into_iter().find(|zone| zone.holds(qname))
 }
 
 /// Whether a validator asks for the proof that `home.arpa` is not signed, which only the real zone above it has
@@ -56,16 +61,21 @@ pub fn kept(names: SpecialNames, question: &Question<'_>, dnssec_ok: bool, route
     let (forward, dnssec_ok) = match zone {
         Zone::HomeArpa => (names.home_arpa, dnssec_ok),
         Zone::ResolverArpa => (names.resolver_arpa, false),
+        Zone::Onion => (names.onion, false),
     };
     let is_forwarded = forward == LocalOrForward::Forward || dnssec_ok && is_delegation_proof(question);
     (!is_forwarded).then_some(zone)
 }
 
-/// The answer: nothing there, with the SOA that says for how long (RFC 2308 §3). Below `home.arpa` no name exists; the
-/// zones themselves, and what a client may look for in `resolver.arpa`, exist without data.
+/// The answer: nothing there, with the SOA that says for how long (RFC 2308 §3). Below `home.arpa` and in `onion` no name
+/// exists; the other zones themselves, and what a client may look for in `resolver.arpa`, exist without data.
 pub fn answer(query: &Message<'_>, question: &Question<'_>, zone: Zone) -> Vec<u8> {
     let apex = question.name().len() - zone.name().len();
-    let code = if zone == Zone::HomeArpa && apex > 0 { rcode::NXDOMAIN } else { rcode::NOERROR };
+    let code = match zone {
+        Zone::HomeArpa if apex > 0 => rcode::NXDOMAIN,
+        Zone::HomeArpa | Zone::ResolverArpa => rcode::NOERROR,
+        Zone::Onion => rcode::NXDOMAIN,
+    };
     reply(query, code, Some(&soa(HEADER + apex)), None)
 }
 
@@ -103,6 +113,7 @@ mod tests {
         assert_eq!(zone_of(b"\x06myhome\x04arpa\0"), None);
         assert_eq!(zone_of(b"\x04home\x04arpa\x07example\0"), None);
         assert_eq!(zone_of(b"\0"), None);
+        assert_eq!(zone_of(b"\x03abc\x05OniON\0"), Some(Zone::Onion));
     }
 
     #[test]

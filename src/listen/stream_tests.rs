@@ -70,7 +70,8 @@ fn hall(idle: Duration) -> Rc<Hall> {
     let second = Duration::from_secs(1);
     let limits =
         outcome::Limits { connect: second, idle: second, deadline: second, in_flight: 1, queue: 1, connections: 1 };
-    let conduct = Conduct { policy: Policy::InOrder, second_try_after: second, hedge_percent: 0, limits };
+    let conduct =
+        Conduct { policy: Policy::InOrder, second_try_after: second, hedge_percent: 0, second_opinion: true, limits };
     let none = || Group::new(Vec::new(), conduct, Arc::default());
     let lifetimes = Lifetimes { min: 0, max: 0, max_negative: 0, failure: 0 };
     let usage = Usage { lifetimes, stale: 0, prefetch: false };
@@ -80,7 +81,11 @@ fn hall(idle: Duration) -> Rc<Hall> {
         groups: Groups { all: none(), upstream: Rc::new(none()), routes: Suffixes::default() },
         allow: vec![IpAddr::from([127, 0, 0, 1]).into()],
         switches: Switches::default(),
-        special_names: SpecialNames { home_arpa: LocalOrForward::Local, resolver_arpa: LocalOrForward::Local },
+        special_names: SpecialNames {
+            home_arpa: LocalOrForward::Local,
+            resolver_arpa: LocalOrForward::Local,
+            onion: LocalOrForward::Local,
+        },
         deadline: second,
         udp_payload_limit: 1232,
     };

@@ -30,6 +30,8 @@ pub struct Conduct {
     pub second_try_after: Duration,
     /// How many queries in a hundred may be asked a second time because the answer is late.
     pub hedge_percent: u8,
+    /// Whether another server is asked when one answers that it cannot or will not.
+    pub second_opinion: bool,
     /// The limits of its connections.
     pub limits: Limits,
 }
@@ -168,6 +170,7 @@ impl Group {
             places: self.preferred(),
             second_try_after: self.conduct.second_try_after,
             deadline: self.conduct.limits.deadline,
+            second_opinion: self.conduct.second_opinion,
             allowance: &self.allowance,
             alarms: &self.alarms,
         };

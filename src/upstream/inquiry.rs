@@ -39,6 +39,8 @@ pub struct Means<'a> {
     pub second_try_after: Duration,
     /// How long a query may wait for a server at all.
     pub deadline: Duration,
+    /// Whether another server is asked when one answers that it cannot or will not.
+    pub second_opinion: bool,
     /// What is left for second askings because of late answers.
     pub allowance: &'a Cell<Allowance>,
     /// The worker's timer.
@@ -252,7 +254,8 @@ impl Inquiry<'_> {
         let server = self.means.places[attempt.server].server();
         match outcome {
             Outcome::Answer(answer) => {
-                if is_worth_a_second_opinion(&answer)
+                if self.means.second_opinion
+                    && is_worth_a_second_opinion(&answer)
                     && self.means.places.len() > 1
                     && self.plan.unsatisfied(attempt.connection.id(), Instant::now())
                 {

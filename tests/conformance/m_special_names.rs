@@ -6,6 +6,7 @@ use testkit::message::{MessageBuilder, flag};
 use testkit::{Opt, Section, TcpClient, UdpClient, inspect, query};
 
 use super::bench::Bench;
+use super::setup::Setup;
 
 const A: u16 = 1;
 const NS: u16 = 2;
@@ -118,6 +119,20 @@ fn c119_home_arpa_stays_but_for_the_proof_that_it_is_unsigned() {
     is_local(&bench, &with_do("x.home.arpa", DS), NXDOMAIN, "home.arpa");
     assert!(is_relayed(&bench, &with_do("home.arpa", DS)).0);
     assert!(is_relayed(&bench, &with_do("HOME.arpa", DS)).0);
+}
+
+#[test]
+fn c120_onion_stays_where_answers_are_kept() {
+    let bench = Setup::default().cache("").start(|server| server);
+    for name in ["abc.onion", "A.b.OniON", "onion"] {
+        for qtype in [A, 28, 255] {
+            is_local(&bench, &query(1, name, qtype), NXDOMAIN, "onion");
+        }
+    }
+    assert!(is_relayed(&bench, &query(1, "onion.example", A)).0);
+    let open = Setup::default().cache("").extra("[special-names]\nonion = \"forward\"\n").start(|server| server);
+    assert!(is_relayed(&open, &query(1, "abc.onion", A)).0);
+    assert!(is_relayed(&Bench::start(), &query(1, "abc.onion", A)).0, "a pure relay");
 }
 
 #[test]

@@ -125,6 +125,18 @@ fn r20_no_third_server_is_asked_and_no_judgement_is_questioned() {
     }
 }
 
+#[test]
+fn r20_without_the_option_the_first_answer_counts() {
+    let pki = Pki::new();
+    let identity = pki.server(&["upstream.test"]);
+    let (first, second) = (failing(&identity, SERVFAIL, None), DotServer::start(identity.clone()));
+    let proxy = proxy_before(&[&first, &second], pki.ca_file(), "second-opinion = false");
+    for number in 0..5 {
+        assert_eq!(rcode_of(&proxy, &query(number, &format!("n{number}.test"), 1)), SERVFAIL);
+    }
+    assert_eq!((first.journal().messages.len(), second.journal().messages.len()), (5, 0));
+}
+
 /// Quick answers teach the program to expect quick ones; a slow name has its time all the same.
 #[test]
 fn r21_an_answer_after_three_seconds_reaches_the_client() {
