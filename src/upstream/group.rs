@@ -219,9 +219,10 @@ impl Group {
         self.outage.borrow_mut().end();
     }
 
-    /// Whether no server could be reached of late.
+    /// Whether no server could be reached of late, as this worker or another one has found out.
     pub fn is_out(&self) -> bool {
-        self.is_out.get()
+        let mut servers = self.servers();
+        self.is_out.get() || servers.len() > 0 && servers.all(|server| server.is_doubtful())
     }
 
     /// Nothing came of a query since `moment`, which is long: if that is so for all queries, no server can be reached.

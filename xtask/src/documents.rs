@@ -335,6 +335,15 @@ fn program_page() -> String {
              a certificate is judged as ever, and with a clock that is right nothing of this takes effect.",
         ),
         (
+            "MEMORY",
+            "Answers are kept in memory for as long as their records allow, within the bound of cache.size. A query is \
+             answered from there only if a resolver could not tell it from the one that the answer was given for; those \
+             with a cookie, a client subnet or an unknown option, and signed ones, are always relayed. \"dot-proxy flush\" \
+             forgets all answers, \"dot-proxy flush NAME\" those for a name, with --below those for all names below it as \
+             well. A reload that changes who is asked forgets all by itself. With cache.persist answers outlive a restart, \
+             in the state directory; the file is used only if it is whole and the same resolvers are asked.",
+        ),
+        (
             "SIGNALS",
             "SIGTERM and SIGINT end the service: no new queries are taken, and those in flight are answered first. SIGHUP \
              is a reload.",
@@ -374,6 +383,12 @@ fn program_page() -> String {
         ".TP\n.I {}\n{}",
         "/var/lib/dot-proxy-clock/last-good-time".replace('-', "\\-"),
         roff("See CLOCK. It may be removed.")
+    );
+    let _ = write!(
+        text,
+        ".TP\n.I {}\n{}",
+        "/var/lib/dot-proxy-clock/cache".replace('-', "\\-"),
+        roff("The answers that cache.persist keeps, for the service alone. It may be removed.")
     );
     text.push_str(".SH SEE ALSO\n.BR dot\\-proxy.toml (5)\n");
     folded(&text)

@@ -8,6 +8,7 @@ pub mod fault_server;
 pub mod soak;
 pub mod soak_faults;
 pub mod soak_load;
+mod soak_stale;
 pub mod soak_stand;
 pub mod soak_watch;
 pub mod troubled;

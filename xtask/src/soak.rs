@@ -8,6 +8,7 @@ use testkit::{How, Stage};
 
 use crate::soak_faults::FAULTS;
 use crate::soak_load::{Load, Outcome};
+use crate::soak_stale as stale;
 use crate::soak_stand::{ANSWER_AFTER, Stand, pause};
 
 /// A long test: the program, and which part of the full time it takes; what it found.
@@ -18,6 +19,7 @@ pub const TESTS: &[(&str, &str, Test)] = &[
     ("r01", "10 min of a black hole, then the first query", after_a_black_hole),
     ("r04", "100,000 connections that end in every way", connections),
     ("r10", "10 min of 50 queries a second to good servers: few handshakes", few_handshakes),
+    ("stale", "10 min without any server at 500 queries a second for 1,000 names that are known", stale::answers),
     ("r34", "2 h without any server at 200 queries a second, then recovery", long_outage),
 ];
 

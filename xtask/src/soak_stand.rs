@@ -45,6 +45,11 @@ pub struct Stand {
 impl Stand {
     /// The program before so many servers. `more`: lines for its section `[upstream]`.
     pub fn new(program: &Path, servers: usize, more: &str) -> Stand {
+        Stand::with_cache(program, servers, "size = \"0\"", more)
+    }
+
+    /// The same with these lines in its section `[cache]`.
+    pub fn with_cache(program: &Path, servers: usize, cache: &str, more: &str) -> Stand {
         let pki = Pki::new();
         let identity = pki.server(&[NAME]);
         let servers: Vec<_> = (1..=servers)
@@ -53,7 +58,7 @@ impl Stand {
         let addresses: Vec<_> =
             servers.iter().map(|server| format!("\"{}#{NAME}\"", server.server().address())).collect();
         let config = format!(
-            "workers = {WORKERS}\n[listen]\naddresses = [\"127.0.0.1:0\"]\n[cache]\nsize = \"0\"\n[upstream]\nservers = [{}]\nca-file = \"{}\"\n{more}",
+            "workers = {WORKERS}\n[listen]\naddresses = [\"127.0.0.1:0\"]\n[cache]\n{cache}\n[upstream]\nservers = [{}]\nca-file = \"{}\"\n{more}",
             addresses.join(", "),
             pki.ca_file().display()
         );
