@@ -5,6 +5,7 @@ pub mod copyright;
 pub mod demo;
 pub mod documents;
 pub mod fault_server;
+pub mod instructions;
 pub mod soak;
 pub mod soak_faults;
 pub mod soak_load;

@@ -1,4 +1,5 @@
-//! `cargo xtask docs [--check]`, `cargo xtask demo`, `cargo xtask fault-server` and `cargo xtask soak`.
+//! `cargo xtask docs [--check]`, `cargo xtask demo`, `cargo xtask fault-server`, `cargo xtask instructions` and
+//! `cargo xtask soak`.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a development tool talks to its user")]
 
 use std::path::Path;
@@ -6,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use xtask::{demo, documents, fault_server, soak, soak_stand};
+use xtask::{demo, documents, fault_server, instructions, soak, soak_stand};
 
 fn main() -> ExitCode {
     let command = Command::new("xtask")
@@ -17,12 +18,18 @@ fn main() -> ExitCode {
         ))
         .subcommand(Command::new("demo").about("Shows the main job on this machine alone, without the internet."))
         .subcommand(fault_server_command())
+        .subcommand(
+            Command::new("instructions")
+                .about("Counts the instructions of the parts of a query's path, and compares them with benches/instructions.toml.")
+                .arg(Arg::new("write").long("write").action(ArgAction::SetTrue).help("Puts the counts there.")),
+        )
         .subcommand(soak_command());
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let result = match command.get_matches().subcommand() {
         Some(("docs", matches)) if matches.get_flag("check") => documents::check(&root),
         Some(("docs", _)) => documents::write(&root),
         Some(("fault-server", matches)) => run_fault_server(matches),
+        Some(("instructions", matches)) => instructions::run(&root, matches.get_flag("write")),
         Some(("soak", matches)) => run_soak(matches, &root),
         _ => demo::run(&root),
     };
