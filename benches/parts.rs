@@ -142,7 +142,7 @@ fn remember(answers: &Answers, asked: &[u8], answered: &[u8], draft: &mut Draft)
 
 fn main() {
     // for the counter of instructions: one part, so many times
-    if let Some(wanted) = std::env::var("PART").ok() {
+    if let Ok(wanted) = std::env::var("PART") {
         let turns = std::env::var("TURNS").ok().and_then(|turns| turns.parse().ok()).unwrap_or(1);
         for (_, make) in PARTS.iter().filter(|(name, _)| *name == wanted) {
             make()(turns);

@@ -383,7 +383,7 @@ impl Path {
     pub async fn relay(self: &Rc<Self>, mut pending: Pending) -> Vec<u8> {
         self.await_servers(&mut pending).await;
         let answer = match &pending.way {
-            Way::Shared if pending.reserve.is_some() => return self.relay_or_stale(pending).await,
+            Way::Shared if pending.reserve.is_some() => return Box::pin(self.relay_or_stale(pending)).await,
             Way::Shared => self.ask(&pending).await,
             Way::Alone => self.ask_alone(&pending, true).await.map(|(_, answer)| answer),
             Way::Transfer(transfer) => match self.ask_alone(&pending, false).await {

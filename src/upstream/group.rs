@@ -136,11 +136,28 @@ impl Group {
         if self.places.is_empty() {
             return Err(self.no_answer());
         }
-        let question = asked.question().filter(|_| asked.is_repeatable());
-        let told = question.and_then(|question| self.outage.borrow().recall(question, Instant::now()));
-        let (Some(told), Some(question)) = (told, question) else { return self.inquire(asked, deadline).await };
-        if self.outage.borrow_mut().take_turn(question, Instant::now()) {
-            return self.find_out(asked.clone(), deadline).await.unwrap_or(Err(told));
+        if let Some(told) = self.recall(&asked) {
+            // rare, and too large to be carried by every query
+            return Box::pin(self.ask_again(asked, *told, deadline)).await;
+        }
+        self.inquire(asked, deadline).await
+    }
+
+    /// Why no server would answer this question of late.
+    fn recall(&self, asked: &Asked) -> Option<Box<Failure>> {
+        let question = asked.question().filter(|_| asked.is_repeatable())?;
+        self.outage.borrow().recall(question, Instant::now()).map(Box::new)
+    }
+
+    /// A question that no server would answer of late: it is asked again once a second, however often it is repeated.
+    async fn ask_again(
+        self: &Rc<Self>,
+        asked: Rc<Asked>,
+        told: Failure,
+        deadline: Instant,
+    ) -> Result<Vec<u8>, Failure> {
+        if self.outage.borrow_mut().take_turn(asked.question().unwrap_or_default(), Instant::now()) {
+            return self.find_out(asked, deadline).await.unwrap_or(Err(told));
         }
         // somebody else may find out meanwhile that it is over
         tokio::time::sleep(REPEAT).await;

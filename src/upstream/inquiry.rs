@@ -2,9 +2,10 @@
 
 use std::borrow::Cow;
 use std::cell::Cell;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -107,36 +108,54 @@ struct Inquiry<'a> {
     /// An answer that another server may better.
     fallback: Option<Vec<u8>>,
     probed: bool,
+    alarm: Alarm,
 }
 
-/// Asks until an answer comes or the plan gives up; the answer has the ID of some connection.
+/// Asks until an answer comes or the plan gives up; the answer has the ID of some connection. Each query has such a future
+/// in its task, so it is kept small: what it is made from is not in it twice.
 ///
 /// # Errors
 /// Why there is no answer. It comes at `deadline` at the latest.
-pub async fn inquire(means: Means<'_>, asked: Rc<Asked>, deadline: Instant) -> Result<Vec<u8>, Failure> {
+pub fn inquire(
+    means: Means<'_>,
+    asked: Rc<Asked>,
+    deadline: Instant,
+) -> impl Future<Output = Result<Vec<u8>, Failure>> {
     let plan = Plan::new(deadline, means.second_try_after, asked.is_repeatable());
-    let (attempts, failure) = (Vec::with_capacity(1), Failure::default());
-    let mut alarm = Alarm::new(means.alarms);
-    let mut inquiry = Inquiry { means, asked, plan, attempts, failure, fallback: None, probed: false };
-    loop {
-        let now = Instant::now();
-        inquiry.retire_silent(now);
-        match inquiry.next(now) {
-            Step::GiveUp => return inquiry.give_up(now),
-            Step::Ask(server) => inquiry.ask(server, now),
-            Step::Wait(until) => {
-                let Some((index, outcome)) = first_outcome(&mut inquiry.attempts, &mut alarm, until).await else {
-                    continue;
-                };
-                if let Some(answer) = inquiry.take(index, outcome) {
-                    return Ok(answer);
-                }
-            }
-        }
-    }
+    let (attempts, failure, alarm) = (Vec::with_capacity(1), Failure::default(), Alarm::new(means.alarms));
+    let mut inquiry = Inquiry { means, asked, plan, attempts, failure, fallback: None, probed: false, alarm };
+    poll_fn(move |context| inquiry.poll(context))
 }
 
 impl Inquiry<'_> {
+    /// One turn: takes in what became of attempts, and does what the plan says, until there is something to wait for.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<Vec<u8>, Failure>> {
+        loop {
+            if let Some((index, outcome)) = self.first_outcome(context) {
+                match self.take(index, outcome) {
+                    Some(answer) => return Poll::Ready(Ok(answer)),
+                    None => continue,
+                }
+            }
+            let now = Instant::now();
+            self.retire_silent(now);
+            match self.next(now) {
+                Step::GiveUp => return Poll::Ready(self.give_up(now)),
+                Step::Ask(server) => self.ask(server, now),
+                Step::Wait(until) => ready!(self.alarm.poll(until, context)),
+            }
+        }
+    }
+
+    /// The first attempt with an outcome, if there is one.
+    fn first_outcome(&mut self, context: &mut Context<'_>) -> Option<(usize, Outcome)> {
+        self.attempts.iter_mut().enumerate().find_map(|(index, attempt)| {
+            let Poll::Ready(result) = Pin::new(&mut attempt.outcome).poll(context) else { return None };
+            let gone = || Outcome::Lost { sent: true, blameless: false, trouble: Trouble::Ended("dropped".to_owned()) };
+            Some((index, result.unwrap_or_else(|_| gone())))
+        })
+    }
+
     fn standing(&self, server: usize, now: Instant) -> Standing {
         self.means.places[server].standing(now)
     }
@@ -280,16 +299,16 @@ impl Inquiry<'_> {
         }
     }
 
-    fn give_up(mut self, now: Instant) -> Result<Vec<u8>, Failure> {
+    fn give_up(&mut self, now: Instant) -> Result<Vec<u8>, Failure> {
         self.count_timeouts(now);
-        if let Some(fallback) = self.fallback {
+        if let Some(fallback) = self.fallback.take() {
             return Ok(fallback);
         }
         // a connection that has been retired since may still have taken the query to its server
         self.failure.heard |=
             self.attempts.iter().any(|attempt| attempt.connection.has_been_heard_since(attempt.asked_at));
         self.failure.sent |= self.attempts.iter().any(|attempt| attempt.connection.was_authenticated());
-        Err(self.failure)
+        Err(std::mem::take(&mut self.failure))
     }
 
     /// Counts the servers that did not answer in the time that one server gets.
@@ -340,19 +359,4 @@ impl Inquiry<'_> {
             }
         }
     }
-}
-
-/// The first attempt with an outcome; `None` when the time has come.
-async fn first_outcome(attempts: &mut [Attempt], alarm: &mut Alarm, until: Instant) -> Option<(usize, Outcome)> {
-    poll_fn(|context| {
-        for (index, attempt) in attempts.iter_mut().enumerate() {
-            if let Poll::Ready(result) = std::pin::Pin::new(&mut attempt.outcome).poll(context) {
-                let gone =
-                    || Outcome::Lost { sent: true, blameless: false, trouble: Trouble::Ended("dropped".to_owned()) };
-                return Poll::Ready(Some((index, result.unwrap_or_else(|_| gone()))));
-            }
-        }
-        alarm.poll(until, context).map(|()| None)
-    })
-    .await
 }

@@ -78,7 +78,8 @@ impl Solo {
                 continue;
             };
             let Ok(turn) = tokio::time::timeout(left, server.turn()).await else { continue };
-            let mut stream = match reach(server, turn, left).await {
+            // boxed, since the future of every query has room for this way
+            let mut stream = match Box::pin(reach(server, turn, left)).await {
                 Ok(stream) => stream,
                 Err(why) => {
                     failure.note(server.label(), false, Trouble::Connect(why));
