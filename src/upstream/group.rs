@@ -21,6 +21,10 @@ use crate::metrics::Counters;
 /// How long a question waits that no server would answer of late.
 const REPEAT: Duration = Duration::from_millis(40);
 
+/// How long it counts that no server could be reached, if nothing is held against any of them: another worker may have
+/// had an answer.
+const PRESUMED: Duration = Duration::from_secs(5);
+
 /// How a group asks.
 #[derive(Clone, Copy, Debug)]
 pub struct Conduct {
@@ -50,8 +54,8 @@ pub struct Group {
     /// Whose turn it is where the servers take turns.
     turn: Cell<usize>,
     outage: RefCell<Outage<Failure>>,
-    /// Whether the last that is known is that no server could be reached.
-    is_out: Cell<bool>,
+    /// When it was last found out that no server could be reached, unless one has answered since.
+    out_at: Cell<Option<Instant>>,
     /// When a server last answered.
     answered_at: Cell<Option<Instant>>,
     /// Whether a query is under way that nobody waits for, to find out if an outage is over.
@@ -65,7 +69,7 @@ impl Group {
         let place = |server| Place::new(server, conduct.limits, next_id.clone(), counters.clone());
         let places = servers.into_iter().map(place).collect();
         let (vacancy, allowance, alarms, turn) = Default::default();
-        let (outage, is_out, answered_at, finding_out) = Default::default();
+        let (outage, out_at, answered_at, finding_out) = Default::default();
         Group {
             places,
             vacancy,
@@ -76,7 +80,7 @@ impl Group {
             alarms,
             turn,
             outage,
-            is_out,
+            out_at,
             answered_at,
             finding_out,
         }
@@ -161,7 +165,7 @@ impl Group {
         }
         // somebody else may find out meanwhile that it is over
         tokio::time::sleep(REPEAT).await;
-        if self.is_out.get() { Err(told) } else { self.inquire(asked, deadline).await }
+        if self.is_out() { Err(told) } else { self.inquire(asked, deadline).await }
     }
 
     /// Asks whether an outage is over, and waits a moment for the answer. One query at a time is asked to its end, so that
@@ -198,7 +202,7 @@ impl Group {
                 self.end_outage();
             }
             (Err(failure), Some(question)) if failure.is_outage() => {
-                self.is_out.set(true);
+                self.out_at.set(Some(Instant::now()));
                 self.outage.borrow_mut().failed(question, failure.clone(), Instant::now());
             }
             _ => {}
@@ -232,20 +236,21 @@ impl Group {
 
     /// The network is another one: questions that failed over the old one may be answered.
     pub fn end_outage(&self) {
-        self.is_out.set(false);
+        self.out_at.set(None);
         self.outage.borrow_mut().end();
     }
 
     /// Whether no server could be reached of late, as this worker or another one has found out.
     pub fn is_out(&self) -> bool {
         let mut servers = self.servers();
-        self.is_out.get() || servers.len() > 0 && servers.all(|server| server.is_doubtful())
+        servers.len() > 0 && servers.all(|server| server.is_doubtful())
+            || self.out_at.get().is_some_and(|at| Instant::now() < at + PRESUMED)
     }
 
     /// Nothing came of a query since `moment`, which is long: if that is so for all queries, no server can be reached.
     pub fn presume_out(&self, moment: Instant) {
         if self.answered_at.get().is_none_or(|last| last < moment) {
-            self.is_out.set(true);
+            self.out_at.set(Some(Instant::now()));
         }
     }
 
