@@ -153,7 +153,7 @@ impl Group {
         self.outage.borrow().recall(question, Instant::now()).map(Box::new)
     }
 
-    /// A question that no server would answer of late: it is asked again once a second, however often it is repeated.
+    /// A question that no server would answer of late: it is asked again twice a second, however often it is repeated.
     async fn ask_again(
         self: &Rc<Self>,
         asked: Rc<Asked>,
@@ -184,6 +184,7 @@ impl Group {
     }
 
     async fn inquire(&self, asked: Rc<Asked>, deadline: Instant) -> Result<Vec<u8>, Failure> {
+        let began = Instant::now();
         let mut allowance = self.allowance.get();
         allowance.earn(self.conduct.hedge_percent);
         self.allowance.set(allowance);
@@ -203,7 +204,7 @@ impl Group {
             }
             (Err(failure), Some(question)) if failure.is_outage() => {
                 self.out_at.set(Some(Instant::now()));
-                self.outage.borrow_mut().failed(question, failure.clone(), Instant::now());
+                self.outage.borrow_mut().failed(question, failure.clone(), began, Instant::now());
             }
             _ => {}
         }
