@@ -87,7 +87,8 @@ pub struct Pending {
     errand: Option<Errand>,
     /// A reply whose time is over, in case there is no better one.
     reserve: Option<Vec<u8>>,
-    _active: Active,
+    /// Nothing once nobody waits for it.
+    active: Option<Active>,
 }
 
 impl Pending {
@@ -317,7 +318,7 @@ impl Path {
         }
         let family = if client.to_canonical().is_ipv6() { Family::V6 } else { Family::V4 };
         let Ok((changed, passage)) = to_resolver(&query, rules.switches, link, family) else {
-            return self.malformed(bytes);
+            return reply.or(reserve).map_or_else(|| self.malformed(bytes), Verdict::Reply);
         };
         let (sent, original) = match changed {
             Some(changed) => (changed.into_boxed_slice(), Some(bytes.into())),
@@ -375,8 +376,8 @@ impl Path {
         way: Way,
     ) -> Pending {
         let (deadline, group) = (Instant::now() + rules.deadline, group.clone());
-        let (asked, _active) = (Rc::new(asked), Active::new(&self.active));
-        Pending { asked, original, passage, deadline, way, group, errand: None, reserve: None, _active }
+        let (asked, active) = (Rc::new(asked), Some(Active::new(&self.active)));
+        Pending { asked, original, passage, deadline, way, group, errand: None, reserve: None, active }
     }
 
     /// Asks, and gives the reply that the client gets: the answer, or SERVFAIL with the reason.
@@ -437,8 +438,10 @@ impl Path {
     }
 
     /// Asks for what is in the memory already; nobody waits for it.
-    fn refresh(self: &Rc<Self>, pending: Pending) {
+    fn refresh(self: &Rc<Self>, mut pending: Pending) {
         let path = self.clone();
+        // the service does not wait for it when it stops
+        pending.active = None;
         tokio::task::spawn_local(async move {
             // what came of it is in the memory
             drop(path.ask(&pending).await);
@@ -449,6 +452,7 @@ impl Path {
     /// for goes on being waited for, so that the next query finds it.
     async fn relay_or_stale(self: &Rc<Self>, mut pending: Pending) -> Vec<u8> {
         let (reserve, began) = (pending.reserve.take().unwrap_or_default(), Instant::now());
+        let _active = pending.active.take();
         let (path, pending) = (self.clone(), Rc::new(pending));
         let asking = pending.clone();
         let asked = tokio::task::spawn_local(async move { path.ask(&asking).await });
