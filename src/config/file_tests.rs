@@ -562,3 +562,18 @@ fn r40_names_that_nobody_could_find_or_verify_are_refused() {
         assert!(said.contains(expected), "{lines}: {said}");
     }
 }
+
+#[test]
+fn the_cache_has_a_size_in_octets_and_times_that_agree() {
+    for (text, octets) in [("16MiB", 16 << 20), ("1GiB", 1 << 30), ("2048KiB", 2 << 20), ("1048576", 1 << 20), ("0", 0)]
+    {
+        assert_eq!(accepted(&format!("[cache]\nsize = \"{text}\"\n")).cache.size, octets, "{text}");
+    }
+    for (text, why) in [("512KiB", "is out of range"), ("5GiB", "is out of range"), ("16 Mb", "is no size")] {
+        let said = refused(&format!("[cache]\nsize = \"{text}\"\n"));
+        assert!(said.starts_with("f.toml:2: cache.size: ") && said.contains(why), "{said}");
+    }
+    let said = refused("[cache]\nmax-ttl = \"30s\"\nmin-ttl = \"1m\"\n");
+    assert!(said.starts_with("f.toml:3: cache.min-ttl: is longer than cache.max-ttl (30s)"), "{said}");
+    assert_eq!(accepted("[cache]\nmax-ttl = \"1m\"\nmin-ttl = \"1m\"\n").cache.min_ttl, Duration::from_secs(60));
+}
