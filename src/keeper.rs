@@ -1,7 +1,6 @@
 //! Keeps the memory of the process, as the main thread does it: what a reload leaves of it, what a command forgets, and the
 //! file in which it outlives the process.
 
-use std::ffi::OsStr;
 use std::fs::OpenOptions;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -39,13 +38,11 @@ fn wall_clock() -> u64 {
 }
 
 impl Keeper {
-    /// The memory that these settings ask for. `folder` is the state directory that the service manager gives, the first of
-    /// several that are separated by colons: answers that an earlier process has left there come back, if they are to be
-    /// kept.
-    pub fn new(settings: &Settings, folder: Option<&OsStr>) -> Keeper {
+    /// The memory that these settings ask for. `folder` is the state directory that the service manager gives: answers that an
+    /// earlier process has left there come back, if they are to be kept.
+    pub fn new(settings: &Settings, folder: Option<&Path>) -> Keeper {
         let memory = Arc::new(Shared::new(settings.cache.size));
-        let folder = folder.and_then(OsStr::to_str).and_then(|folders| folders.split(':').next());
-        let file = folder.filter(|folder| !folder.is_empty()).map(|folder| Path::new(folder).join(FILE));
+        let file = folder.map(|folder| folder.join(FILE));
         let persist = settings.cache.persist && memory.answers.is_on();
         if persist && file.is_none() {
             log::warn!("cache.persist: there is no state directory to keep answers in (StateDirectory= of the unit)");

@@ -104,7 +104,7 @@ impl Service {
             let (address, protocols) = (bound.address.to_string(), bound.protocols().to_owned());
             listeners.push(Listener { address, protocols, origin: bound.origin.clone() });
         }
-        let keeper = Keeper::new(&running.settings, std::env::var_os("STATE_DIRECTORY").as_deref());
+        let keeper = Keeper::new(&running.settings, premises.memory.as_ref().and_then(Memory::folder));
         let terms = terms(&running, &roster, certificate.as_ref(), &keeper);
         let mut workers = Vec::new();
         for number in 0..running.settings.workers {
