@@ -43,13 +43,14 @@ impl Stage {
     fn manager(&self, fds: &[&dyn AsFd], variables: &[(&str, &str)]) -> PathBuf {
         use std::os::fd::AsRawFd;
         let mut script = "#!/bin/bash\n".to_owned();
-        // first out of the way, since a descriptor to be handed over may itself be number 3
+        // first out of the way, to numbers that the shell finds free: one to be handed over may itself be number 3,
+        // and any number chosen here may be one of them
         for (index, fd) in fds.iter().enumerate() {
             fcntl(fd.as_fd(), FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
-            script += &format!("exec {}<&{}\n", 60 + index, fd.as_fd().as_raw_fd());
+            script += &format!("exec {{spare{index}}}<&{}\n", fd.as_fd().as_raw_fd());
         }
         for index in 0..fds.len() {
-            script += &format!("exec {}<&{}\nexec {}<&-\n", 3 + index, 60 + index, 60 + index);
+            script += &format!("exec {}<&${{spare{index}}} {{spare{index}}}<&-\n", 3 + index);
         }
         for (name, value) in variables {
             script += &format!("export {name}={value}\n");
