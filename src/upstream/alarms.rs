@@ -93,6 +93,11 @@ impl Alarms {
         }
     }
 
+    /// Wakes all who wait: what they wait for may have come to pass.
+    pub fn wake_all(&self) {
+        self.book.borrow().entries.iter().flatten().for_each(|(_, who)| who.wake_by_ref());
+    }
+
     /// Minds the timer while anybody waits.
     async fn mind(self: Rc<Self>) {
         let mut sleep = pin!(tokio::time::sleep_until(Instant::now().into()));
@@ -208,6 +213,17 @@ mod tests {
         let woken: Vec<usize> = counts.iter().map(|count| count.0.load(Ordering::Relaxed)).collect();
         assert_eq!(woken, [1, 1, 0, 0, 1, 1, 0, 0, 0, 0]);
         assert_eq!(book.set_for, Some(now + ms(6)));
+    }
+
+    #[test]
+    fn all_can_be_woken_before_their_time_and_wait_on() {
+        let (alarms, now, count): (Alarms, _, Arc<Count>) = (Alarms::default(), Instant::now(), Arc::default());
+        for step in 1..=3 {
+            alarms.book.borrow_mut().write(None, now + ms(step), &count.clone().into());
+        }
+        alarms.wake_all();
+        assert_eq!(count.0.load(Ordering::Relaxed), 3);
+        assert_eq!(alarms.book.borrow_mut().ring(now + ms(2)).len(), 2);
     }
 
     #[test]

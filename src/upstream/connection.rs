@@ -254,7 +254,12 @@ async fn run(order: Order, shared: Rc<Shared>) -> Option<Farewell> {
             server.tally().connect_failures.add(1);
             let trouble = Trouble::Connect(error.to_string());
             if shared.phase.get() != Phase::Closing {
-                server.attempt_failed(greeted, Instant::now(), spread, &trouble);
+                let now = Instant::now();
+                if error.is_refused {
+                    server.attempt_refused(greeted, now, spread, &trouble);
+                } else {
+                    server.attempt_failed(greeted, now, spread, &trouble);
+                }
             }
             end_queue(&shared, &trouble);
             return None;

@@ -34,6 +34,8 @@ pub struct Took {
 pub struct NoStream {
     step: &'static str,
     why: String,
+    /// Whether the server's machine refused the connection: nobody listens there.
+    pub is_refused: bool,
     /// If the server was reached and refused, why.
     pub refusal: Option<Refusal>,
 }
@@ -46,7 +48,7 @@ impl fmt::Display for NoStream {
 
 impl NoStream {
     fn at(step: &'static str, why: impl fmt::Display) -> NoStream {
-        NoStream { step, why: why.to_string(), refusal: None }
+        NoStream { step, why: why.to_string(), is_refused: false, refusal: None }
     }
 
     /// The handshake failed; a server that was refused is counted by the check that it failed.
@@ -60,7 +62,7 @@ impl NoStream {
             }
             None => error.to_string(),
         };
-        NoStream { step: TLS_STEP, why, refusal }
+        NoStream { step: TLS_STEP, why, is_refused: false, refusal }
     }
 }
 
@@ -84,7 +86,10 @@ pub async fn establish(
     let began = Instant::now();
     let attempt = async {
         let tcp = TcpStream::connect(server.settings().address).await;
-        let tcp = tcp.map_err(|error| NoStream::at(step.get(), error))?;
+        let tcp = tcp.map_err(|error| NoStream {
+            is_refused: error.kind() == io::ErrorKind::ConnectionRefused,
+            ..NoStream::at(step.get(), error)
+        })?;
         prepare(&tcp).map_err(|error| NoStream::at("tcp options", error))?;
         let connected = Instant::now();
         step.set(TLS_STEP);

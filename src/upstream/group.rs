@@ -49,6 +49,8 @@ pub struct Group {
     next_id: Rc<Cell<u64>>,
     counters: Arc<Counters>,
     allowance: Cell<Allowance>,
+    /// Whether queries wait because all servers rest.
+    waits_for_rest: Cell<bool>,
     /// The timer of all groups of the worker.
     alarms: Rc<Alarms>,
     /// Whose turn it is where the servers take turns.
@@ -68,7 +70,7 @@ impl Group {
         let next_id: Rc<Cell<u64>> = Rc::default();
         let place = |server| Place::new(server, conduct.limits, next_id.clone(), counters.clone());
         let places = servers.into_iter().map(place).collect();
-        let (vacancy, allowance, alarms, turn) = Default::default();
+        let (vacancy, allowance, waits_for_rest, alarms, turn) = Default::default();
         let (outage, out_at, answered_at, finding_out) = Default::default();
         Group {
             places,
@@ -77,6 +79,7 @@ impl Group {
             next_id,
             counters,
             allowance,
+            waits_for_rest,
             alarms,
             turn,
             outage,
@@ -194,6 +197,7 @@ impl Group {
             deadline: self.conduct.limits.deadline,
             second_opinion: self.conduct.second_opinion,
             allowance: &self.allowance,
+            waits_for_rest: &self.waits_for_rest,
             alarms: &self.alarms,
         };
         let result = inquire(means, asked.clone(), deadline).await;
@@ -201,6 +205,10 @@ impl Group {
             (Ok(_), _) => {
                 self.answered_at.set(Some(Instant::now()));
                 self.end_outage();
+                if self.waits_for_rest.take() {
+                    // one of those servers answers again
+                    self.alarms.wake_all();
+                }
             }
             (Err(failure), Some(question)) if failure.is_outage() => {
                 self.out_at.set(Some(Instant::now()));

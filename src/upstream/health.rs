@@ -11,6 +11,11 @@ const LONGEST_REST: Duration = Duration::from_secs(30);
 const PROBE: Duration = Duration::from_millis(1050);
 /// So many failures come before that: an outage of a few seconds, as of a restart, ends for clients when it ends.
 const SHORT_OUTAGE: u32 = 14;
+/// A server whose machine refuses connections is most likely being restarted: for so long after the first refusal it is
+/// looked for often, since that costs two small packets, and then like any other.
+const RESTART: Duration = Duration::from_secs(5);
+/// The shortest pause before another look.
+const LOOK: Duration = Duration::from_millis(10);
 /// Connections that bring nothing within this time of each other are one event, seen by several workers.
 const ONE_EVENT: Duration = Duration::from_secs(1);
 
@@ -32,6 +37,8 @@ pub struct Health {
     rest: Option<Rest>,
     probe_until: Option<Instant>,
     last_failed: Option<Instant>,
+    /// When the first of the refusals came that no answer has followed.
+    refused_since: Option<Instant>,
 }
 
 impl Health {
@@ -56,6 +63,23 @@ impl Health {
         Some(self.failures)
     }
 
+    /// An attempt that began at `began` was refused: nobody listens. Within the time that a restart takes, another look is
+    /// due soon, and refusals that come before the rest is over count for nothing; otherwise as [`Health::failed`].
+    pub fn refused(&mut self, began: Instant, now: Instant, spread: u8) -> Option<u32> {
+        if self.rest.is_some_and(|rest| now < rest.probe_at) {
+            return None;
+        }
+        let is_restart = now < *self.refused_since.get_or_insert(now) + RESTART;
+        let counts = !is_restart || self.rest(now).is_none();
+        let failures = if counts { self.failed(began, now, spread) } else { None };
+        if let Some(rest) = self.rest.as_mut().filter(|_| is_restart) {
+            self.last_failed = Some(now);
+            // with the end of the rest it may be tried in any case: what comes of that must count
+            rest.probe_at = (now + (now.saturating_duration_since(began) * 2).max(LOOK)).min(rest.until);
+        }
+        failures
+    }
+
     /// A connection was made and ended before it answered what was asked. Once may be bad luck; returns whether it is
     /// the second time in a row, which counts as a failure.
     pub fn barren(&mut self, now: Instant) -> bool {
@@ -70,7 +94,7 @@ impl Health {
 
     /// It gave an answer. Returns whether it had failed before.
     pub fn answered(&mut self) -> bool {
-        (self.rest, self.barren, self.probe_until) = (None, None, None);
+        (self.rest, self.barren, self.probe_until, self.refused_since) = (None, None, None, None);
         std::mem::take(&mut self.failures) > 0
     }
 
@@ -102,7 +126,7 @@ impl Health {
 
 #[cfg(test)]
 mod tests {
-    use super::{Health, LONGEST_REST, PROBE};
+    use super::{FIRST_REST, Health, LONGEST_REST, PROBE, RESTART, Rest};
     use std::time::{Duration, Instant};
 
     #[test]
@@ -164,6 +188,32 @@ mod tests {
         }
         assert!(pauses[..14].iter().all(|&pause| pause == Duration::from_millis(250)), "{pauses:?}");
         assert!(pauses[14..].iter().all(|&pause| pause == PROBE), "{pauses:?}");
+    }
+
+    #[test]
+    fn a_refusal_is_looked_into_often_for_as_long_as_a_restart_takes() {
+        let (mut health, start) = (Health::default(), Instant::now());
+        let (mut now, mut looks, mut failures) = (start, 0, Vec::new());
+        while now < start + RESTART {
+            failures.extend(health.refused(now - Duration::from_millis(2), now, 0));
+            // another worker has been refused as well
+            assert_eq!(health.refused(now, now, 0), None);
+            let rest = health.rest(now).unwrap_or(Rest { until: now, probe_at: now });
+            assert!(rest.probe_at <= rest.until);
+            now = rest.probe_at;
+            looks += 1;
+        }
+        assert_eq!((looks, failures), (500, vec![1, 2, 3, 4, 5]));
+        let before = now;
+        for _ in 0..9 {
+            assert!(health.refused(now, now, 0).is_some());
+            now = health.rest(now).map_or(now, |rest| rest.probe_at);
+        }
+        assert_eq!(now - before, FIRST_REST * 9);
+        assert!(health.refused(now, now, 0) == Some(15) && health.answered());
+        assert_eq!(health.refused(now, now + Duration::from_millis(80), 0), Some(1));
+        let probe_at = health.rest(now).map(|rest| rest.probe_at);
+        assert_eq!(probe_at, Some(now + Duration::from_millis(240)), "a distant server is looked for less often");
     }
 
     #[test]

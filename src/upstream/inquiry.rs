@@ -44,6 +44,8 @@ pub struct Means<'a> {
     pub second_opinion: bool,
     /// What is left for second askings because of late answers.
     pub allowance: &'a Cell<Allowance>,
+    /// Set when a query waits because all servers rest.
+    pub waits_for_rest: &'a Cell<bool>,
     /// The worker's timer.
     pub alarms: &'a Rc<Alarms>,
 }
@@ -142,7 +144,12 @@ impl Inquiry<'_> {
             match self.next(now) {
                 Step::GiveUp => return Poll::Ready(self.give_up(now)),
                 Step::Ask(server) => self.ask(server, now),
-                Step::Wait(until) => ready!(self.alarm.poll(until, context)),
+                Step::Wait(until) => {
+                    if self.attempts.is_empty() {
+                        self.means.waits_for_rest.set(true);
+                    }
+                    ready!(self.alarm.poll(until, context));
+                }
             }
         }
     }

@@ -21,6 +21,10 @@ const ENDS: u8 = 8;
 /// decide: rests after failures do, and one attempt is that of all queries.
 const TRIES: u8 = 24;
 
+/// Who has waited in vain for a connection leaves the next attempts to queries that have not: when one of them succeeds, all
+/// are told.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
 /// What doubt counts for beside faults: more than a query can find at one server.
 const DOUBT: usize = 100;
 
@@ -85,6 +89,8 @@ struct Tally {
     faults: u8,
     ends: u8,
     tries: u8,
+    /// When the last of the tries began.
+    tried_at: Option<Instant>,
 }
 
 impl Plan {
@@ -187,7 +193,9 @@ impl Plan {
             return Ok(server);
         }
         let probes = (0..servers).filter(|&server| self.may_have(server)).filter_map(|server| {
-            if let Standing::Resting(rest) = standing(server) { Some((rest.probe_at, server)) } else { None }
+            let Standing::Resting(rest) = standing(server) else { return None };
+            let again = self.tally(server).tried_at.map(|tried_at| tried_at + LOOK_AGAIN);
+            Some((again.map_or(rest.probe_at, |again| again.max(rest.probe_at)), server))
         });
         match probes.min() {
             Some((at, server)) if at <= now => Ok(server),
@@ -273,15 +281,18 @@ impl Plan {
     /// no reason to prefer another server (RFC 7766 §6.2.4).
     pub fn lost(&mut self, connection: u64, sent: bool, blameless: bool) {
         let Some(index) = self.asking.iter().position(|asking| asking.connection == connection) else { return };
-        let server = self.asking.swap_remove(index).server;
+        let Asking { server, at, .. } = self.asking.swap_remove(index);
         let repeatable = self.repeatable;
         let tally = self.tally_mut(server);
         if blameless {
             tally.ends += 1;
         } else {
             tally.faults = tally.faults.saturating_add(1);
-            let spent = if sent { &mut tally.copies } else { &mut tally.tries };
-            *spent = spent.saturating_add(1);
+            if sent {
+                tally.copies = tally.copies.saturating_add(1);
+            } else {
+                (tally.tries, tally.tried_at) = (tally.tries.saturating_add(1), Some(at));
+            }
         }
         if sent && !repeatable {
             // the resolver may have done what was asked: nobody may be asked again

@@ -164,6 +164,26 @@ fn resting_servers_are_passed_over_and_probed_when_nobody_else_is_left() {
 }
 
 #[test]
+fn who_has_waited_in_vain_leaves_the_next_attempts_to_others() {
+    let mut course = Course::new(&[Idle], true);
+    course.asked(0, 1, 0);
+    course.plan.lost(1, false, false);
+    // an attempt is due every ten milliseconds
+    course.servers[0] = course.resting(9000, 10);
+    assert_eq!(course.at(5), course.wait(250));
+    assert_eq!(Course { plan: Plan::new(course.start + DEADLINE, SECOND, true), ..course }.at(10), Step::Ask(0));
+    let mut course = Course::new(&[Idle], true);
+    course.asked(0, 1, 0);
+    course.plan.lost(1, false, false);
+    course.servers[0] = course.resting(9000, 10);
+    assert_eq!(course.at(250), Step::Ask(0));
+    course.servers[0] = Open(2);
+    assert_eq!(course.at(5), Step::Ask(0), "once it answers, everybody asks");
+    course.servers[0] = course.resting(9000, 600);
+    assert_eq!(course.at(250), course.wait(600));
+}
+
+#[test]
 fn a_doubtful_server_is_asked_only_when_nobody_else_is_left() {
     let doubtful = Standing::Doubtful { connection: None, connecting: false };
     let mut course = Course::new(&[doubtful, Idle], true);

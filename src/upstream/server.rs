@@ -329,7 +329,16 @@ impl UpstreamServer {
 
     /// An attempt to connect, begun at `began`, failed for this reason.
     pub fn attempt_failed(&self, began: Instant, now: Instant, spread: u8, why: &dyn std::fmt::Display) {
-        let failures = self.with_health(|health| health.failed(began, now, spread));
+        self.note_failure(self.with_health(|health| health.failed(began, now, spread)), why);
+    }
+
+    /// An attempt to connect, begun at `began`, was refused: nobody listens there at present.
+    pub fn attempt_refused(&self, began: Instant, now: Instant, spread: u8, why: &dyn std::fmt::Display) {
+        self.note_failure(self.with_health(|health| health.refused(began, now, spread)), why);
+    }
+
+    /// Takes note of the reason; the first of a row of `failures` is told.
+    fn note_failure(&self, failures: Option<u32>, why: &dyn std::fmt::Display) {
         let failure = Failure { at: SystemTime::now(), why: why.to_string() };
         *self.last_failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
         let level = if failures == Some(1) { log::Level::Warn } else { log::Level::Debug };

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 /// Answers seen before the tail is believed.
 const FEW: u32 = 8;
 /// The shortest tail: below it the machine's own hiccups would pass for the server's.
-const SHORTEST_TAIL: Duration = Duration::from_millis(50);
+const SHORTEST_TAIL: Duration = Duration::from_millis(30);
 /// After so long without an answer a measure counts half: what was slow an hour ago deserves another look.
 const HALF_LIFE: Duration = Duration::from_secs(60);
 

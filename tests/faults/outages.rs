@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use testkit::{DotServer, How, Pki, Stage, UdpClient, inspect, query};
 
-use super::stand::{Asked, ask_steadily, files_at_rest, quickest};
+use super::stand::{Asked, ask_steadily, counted, files_at_rest, quickest};
 use crate::conformance::resolvers::{SERVFAIL, config_of, named, proxy_before, rcode_of, start};
 
 /// How long the first query takes after an outage of this length, in which some were asked.
@@ -89,6 +89,28 @@ fn r03_a_query_while_all_is_down_makes_one_attempt_at_a_time_and_nothing_else_do
     assert!((1..=4).contains(&tried), "{tried} attempts for one query:\n{}", proxy.log());
     servers.iter().for_each(|server| server.set_stage(Stage::Normal));
     assert_eq!(rcode_of(&proxy, &query(2, "up.test", 1)), 0, "{}", proxy.log());
+}
+
+/// A server that is restarted refuses connections for a moment. Its clients need not wait for it longer than that.
+#[test]
+fn r02_a_server_that_refuses_for_a_moment_is_found_as_soon_as_it_listens() {
+    let pki = Pki::new();
+    let server = DotServer::start(pki.server(&["upstream.test"]));
+    let proxy = proxy_before(&[&server], pki.ca_file(), "");
+    assert_eq!(rcode_of(&proxy, &query(1, "before.test", 1)), 0);
+    server.go_down(How::Rst);
+    let begun = Instant::now();
+    let asked = thread::scope(|scope| {
+        let asked = scope.spawn(|| ask_steadily(proxy.address(), "meanwhile", 100, Duration::from_secs(2)));
+        while begun.elapsed() < Duration::from_secs(1) {
+            thread::sleep(Duration::from_millis(5));
+        }
+        server.restart();
+        asked.join().unwrap()
+    });
+    assert!(asked.iter().all(Asked::is_answered), "{}", proxy.log());
+    let refused = counted(&proxy, 0, "connect_failures");
+    assert!((15..=100).contains(&refused), "{refused} attempts in a second");
 }
 
 /// Two hours are ten seconds here, after an outage that is not counted: what one needs once is there. The whole of it:
