@@ -135,7 +135,7 @@ struct Spot {
 }
 
 /// A slot of the index: the low half of a hash, and the spot; 0 if it is free.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 struct Slot(u64);
 
 impl Slot {
@@ -144,6 +144,8 @@ impl Slot {
         // a place is below 2^31 less one, so that this is never 0
         Slot(u64::from(tag) << 32 | (place + 1))
     }
+
+    const FREE: Slot = Slot(0);
 
     fn is_free(self) -> bool {
         self.0 == 0
@@ -168,7 +170,8 @@ fn tag_of(hash: u64) -> u32 {
 
 /// One part of the memory.
 pub struct Shelf {
-    index: Box<[Slot]>,
+    /// Slots, as numbers: a vector of these begins as zeros that are not resident.
+    index: Box<[u64]>,
     small: Ring,
     main: Ring,
     ghosts: Ghosts,
@@ -185,7 +188,7 @@ impl Shelf {
         let ghosts = bytes / GHOSTS_PART;
         let rest = bytes - slots * size_of::<Slot>() - ghosts;
         Shelf {
-            index: vec![Slot::default(); slots].into(),
+            index: vec![0; slots].into(),
             small: Ring::new(rest / SMALL_PART),
             main: Ring::new(rest - rest / SMALL_PART),
             ghosts: Ghosts::new(ghosts),
@@ -215,6 +218,10 @@ impl Shelf {
         usize::try_from((u64::from(tag) * slots) >> 32).unwrap_or(0)
     }
 
+    fn at(&self, slot: usize) -> Slot {
+        Slot(self.index[slot])
+    }
+
     fn next(&self, slot: usize) -> usize {
         if slot + 1 == self.index.len() { 0 } else { slot + 1 }
     }
@@ -228,8 +235,8 @@ impl Shelf {
     fn slot(&self, hash: u64, is_right: impl Fn(Spot) -> bool) -> Option<usize> {
         let (tag, mut at) = (tag_of(hash), self.home(tag_of(hash)));
         // there is always a free one
-        while !self.index[at].is_free() {
-            if self.index[at].tag() == tag && is_right(self.index[at].spot()) {
+        while !self.at(at).is_free() {
+            if self.at(at).tag() == tag && is_right(self.at(at).spot()) {
                 return Some(at);
             }
             at = self.next(at);
@@ -252,10 +259,10 @@ impl Shelf {
 
     fn enter(&mut self, hash: u64, spot: Spot) {
         let mut at = self.home(tag_of(hash));
-        while !self.index[at].is_free() {
+        while !self.at(at).is_free() {
             at = self.next(at);
         }
-        self.index[at] = Slot::new(tag_of(hash), spot);
+        self.index[at] = Slot::new(tag_of(hash), spot).0;
     }
 
     /// Frees a slot, and closes the gap for those behind that are looked for through it.
@@ -263,22 +270,22 @@ impl Shelf {
         let (mut gap, mut at) = (slot, slot);
         loop {
             at = self.next(at);
-            if self.index[at].is_free() {
+            if self.at(at).is_free() {
                 break;
             }
-            let home = self.home(self.index[at].tag());
+            let home = self.home(self.at(at).tag());
             // it may move into the gap if its home is not between the gap and where it is
             if self.steps(home, at) >= self.steps(gap, at) {
                 self.index[gap] = self.index[at];
                 gap = at;
             }
         }
-        self.index[gap] = Slot::default();
+        self.index[gap] = Slot::FREE.0;
     }
 
     fn relocate(&mut self, hash: u64, from: Spot, to: Spot) {
         if let Some(slot) = self.slot(hash, |spot| spot == from) {
-            self.index[slot] = Slot::new(tag_of(hash), to);
+            self.index[slot] = Slot::new(tag_of(hash), to).0;
         }
     }
 
@@ -288,7 +295,7 @@ impl Shelf {
 
     /// Takes an entry out of the index, and of the count; its record is dead.
     fn bury(&mut self, slot: usize) {
-        let spot = self.index[slot].spot();
+        let spot = self.at(slot).spot();
         self.free(slot);
         let record = self.record_mut(spot);
         record[field::IS_DEAD] = 1;
@@ -301,7 +308,7 @@ impl Shelf {
     #[inline]
     pub fn find(&mut self, hash: u64, is_it: impl Fn(&Stored<'_>) -> bool) -> Option<Stored<'_>> {
         let slot = self.slot_of(hash, is_it)?;
-        let record = self.record_mut(self.index[slot].spot());
+        let record = self.record_mut(self.at(slot).spot());
         record[field::USES] = (record[field::USES] + 1).min(MOST_USES);
         Some(stored(record))
     }
@@ -309,7 +316,7 @@ impl Shelf {
     /// Lets the stamp of an entry be changed, which counts as no use. False if there is no such entry.
     pub fn amend(&mut self, hash: u64, is_it: impl Fn(&Stored<'_>) -> bool, change: impl FnOnce(&mut Stamp)) -> bool {
         let Some(slot) = self.slot_of(hash, is_it) else { return false };
-        let record = self.record_mut(self.index[slot].spot());
+        let record = self.record_mut(self.at(slot).spot());
         let mut stamp = stamp_of(record);
         change(&mut stamp);
         write_stamp(record, &stamp);
@@ -336,7 +343,7 @@ impl Shelf {
         }
         let mut is_main = self.ghosts.take(hash);
         if let Some(slot) = is_known {
-            let spot = self.index[slot].spot();
+            let spot = self.at(slot).spot();
             let record = self.record_mut(spot);
             if taken_by(record.len()) == taken_by(wanted) {
                 write(record, hash, entry, 0);
@@ -448,7 +455,7 @@ impl Shelf {
         let before = self.entries;
         let mut at = 0;
         while at < self.index.len() {
-            let slot = self.index[at];
+            let slot = self.at(at);
             // another one may move to the slot that becomes free
             if !slot.is_free() && unwanted(&stored(self.record(slot.spot()))) {
                 self.bury(at);
