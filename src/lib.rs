@@ -115,6 +115,7 @@ pub mod bell;
 pub mod cli;
 pub mod clock;
 pub mod control;
+pub mod hashed;
 pub mod inherited;
 pub mod keeper;
 pub mod network_changes;

@@ -4,10 +4,12 @@
 //! others are told so, and one of them is first.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hash, Hasher};
+use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
+
+use crate::hashed::BuildAsGiven;
 
 /// Parts with a lock of their own.
 const PARTS: usize = 16;
@@ -42,25 +44,7 @@ impl Hash for Name {
     }
 }
 
-/// What is hashed already is not hashed again.
-#[derive(Default)]
-struct AsGiven(u64);
-
-impl Hasher for AsGiven {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, octets: &[u8]) {
-        octets.iter().for_each(|&octet| self.0 = self.0.rotate_left(8) ^ u64::from(octet));
-    }
-
-    fn write_u64(&mut self, hash: u64) {
-        self.0 = hash;
-    }
-}
-
-type Waiting<R> = HashMap<Name, Vec<oneshot::Sender<R>>, BuildHasherDefault<AsGiven>>;
+type Waiting<R> = HashMap<Name, Vec<oneshot::Sender<R>>, BuildAsGiven>;
 
 /// The questions on their way, of all workers.
 pub struct Joined<R> {

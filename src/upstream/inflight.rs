@@ -4,11 +4,11 @@
 //! only so can a late answer never reach another query.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::rc::Rc;
 use std::time::Instant;
 
 use crate::dns::message::{self, HEADER, Message, Question, is_response, opcode, opcode_of, rcode};
+use crate::hashed::BuildAsGiven;
 
 /// A query as it goes to a resolver. Its ID is replaced on each connection.
 #[derive(Debug)]
@@ -68,27 +68,6 @@ impl Asked {
     }
 }
 
-/// IDs are random already: hashing them again would gain nothing.
-#[derive(Default)]
-pub struct AsIs(u64);
-
-impl Hasher for AsIs {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.0 = self.0 << 8 | u64::from(byte);
-        }
-    }
-
-    fn write_u16(&mut self, id: u16) {
-        // the table takes its position from the low bits and its tag from the high ones
-        self.0 = u64::from(id) | u64::from(id) << 48;
-    }
-}
-
 struct Entry<W> {
     asked: Rc<Asked>,
     waiter: W,
@@ -110,7 +89,8 @@ pub enum Match<W> {
 
 /// The queries in flight on one connection. `W` is whoever waits.
 pub struct InFlight<W> {
-    entries: HashMap<u16, Entry<W>, BuildHasherDefault<AsIs>>,
+    /// IDs are random already.
+    entries: HashMap<u16, Entry<W>, BuildAsGiven>,
 }
 
 impl<W> Default for InFlight<W> {

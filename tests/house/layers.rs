@@ -72,6 +72,7 @@ const LAYERS: &[(u8, &[&str])] = &[
     (
         1,
         &[
+            "cache/joined",
             "cache/shelf",
             "config/place_text",
             "config/settings",
@@ -93,12 +94,12 @@ const LAYERS: &[(u8, &[&str])] = &[
         &[
             "bell",
             "cache/ghosts",
-            "cache/joined",
             "cache/ring",
             "clock",
             "config/options",
             "dns/framing",
             "dns/name",
+            "hashed",
             "inherited",
             "metrics",
             "network_changes",
