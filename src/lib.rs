@@ -14,6 +14,7 @@ pub mod worker;
 /// The ways in: datagrams and streams, and what one client may take.
 pub mod listen {
     pub mod certificate;
+    pub mod crowd;
     pub mod datagrams;
     pub mod handshake;
     pub mod limits;

@@ -1,9 +1,8 @@
 //! A UDP socket at work: queries in by the batch, answers out by the batch.
 
-use std::cell::RefCell;
 use std::collections::HashSet;
 use std::future::{Future, poll_fn};
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
@@ -14,13 +13,14 @@ use std::task::{Context, Poll};
 use tokio::net::UdpSocket;
 use tokio::sync::watch;
 
+use super::crowd::Crowd;
 use super::datagrams::{Arrivals, BATCH, Datagram, Inbox, LocalAddress, Outbox, Outgoing};
-use crate::bell::Bell;
 use crate::dns::crossing::Link;
 use crate::dns::edit::truncate;
 use crate::dns::message::{self, HEADER, Message};
+use crate::hashed::BuildAsGiven;
 use crate::pace;
-use crate::query::{Path, Verdict};
+use crate::query::{Path, Pending, Verdict};
 use crate::sockets::UdpListener;
 
 /// Answers that wait for the socket. One turn of a busy resolver's connection may bring thousands; what is more than
@@ -31,47 +31,32 @@ const BATCHES_PER_TURN: usize = 2;
 
 /// Turns of receiving when the service is told to stop: more than a socket's buffer usually holds.
 const LAST_TURNS: usize = 16;
+/// Places for queries under way that stay when there is none.
+const PLACES: usize = 256;
 
-/// What a query on its way is known by: a client repeats all of it when it hears nothing. The address that was asked is
-/// part of it, since some clients ask several at once with one ID and take an answer from each.
-type Identity = (SocketAddr, Option<LocalAddress>, u16, u64);
-
-/// What the socket's task shares with the tasks of its queries.
-struct Desk {
-    path: Rc<Path>,
-    outgoing: RefCell<Vec<Outgoing>>,
-    bell: Bell,
-    pending: RefCell<HashSet<Identity>>,
-    hashes: RandomState,
+/// Where an answer goes.
+#[derive(Clone, Copy)]
+struct Origin {
+    peer: SocketAddr,
+    local: Option<LocalAddress>,
+    identity: u64,
 }
 
-impl Desk {
-    fn hand_in(&self, bytes: Vec<u8>, peer: SocketAddr, local: Option<LocalAddress>) {
-        let mut outgoing = self.outgoing.borrow_mut();
-        if outgoing.len() >= BACKLOG {
-            self.path.counters().unsent_answers.add(1);
-            return;
-        }
-        outgoing.push(Outgoing { bytes, peer, local });
-        self.bell.ring();
-    }
+/// Asks, for one client.
+async fn ask(path: Rc<Path>, pending: Pending, origin: Origin) -> (Origin, Vec<u8>) {
+    (origin, path.relay(pending).await)
 }
 
 /// Serves one socket until `stop` says so; what has been received by then is still answered.
 pub async fn serve(listener: UdpListener, path: Rc<Path>, mut stop: watch::Receiver<bool>) {
-    let desk = Rc::new(Desk {
-        path,
-        outgoing: RefCell::default(),
-        bell: Bell::default(),
-        pending: RefCell::default(),
-        hashes: RandomState::new(),
-    });
     let mut service = Service {
         socket: listener.socket,
         room: None,
         inbox: Inbox::new(listener.many_addresses),
         outbox: Outbox::default(),
-        desk,
+        desk: Desk { path, outgoing: Vec::new(), pending: HashSet::default(), hashes: RandomState::new() },
+        crowd: Crowd::new(PLACES),
+        ask,
         stopped: false,
     };
     // an error means that the main thread is gone, and so is the service
@@ -89,25 +74,38 @@ pub async fn serve(listener: UdpListener, path: Rc<Path>, mut stop: watch::Recei
     .await;
 }
 
-struct Service {
+/// The queries of a socket, and their answers.
+struct Desk {
+    path: Rc<Path>,
+    outgoing: Vec<Outgoing>,
+    /// The identities of those under way.
+    pending: HashSet<u64, BuildAsGiven>,
+    hashes: RandomState,
+}
+
+struct Service<F: Future> {
     socket: Arrivals,
     /// While the socket takes no more answers: where it is heard when it does.
     room: Option<UdpSocket>,
     inbox: Inbox,
     outbox: Outbox,
-    desk: Rc<Desk>,
+    desk: Desk,
+    /// The queries that are asked.
+    crowd: Crowd<F>,
+    ask: fn(Rc<Path>, Pending, Origin) -> F,
     stopped: bool,
 }
 
-impl Service {
+impl<F: Future<Output = (Origin, Vec<u8>)>> Service<F> {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        self.desk.bell.listen(context);
+        self.crowd.listen(context);
         if !self.stopped {
             self.receive(context);
         }
+        self.crowd.poll(context, |done| self.desk.answered(done));
         self.send(context);
         // a stopped socket stays for the answers of what it has received
-        if self.stopped && self.desk.pending.borrow().is_empty() && self.desk.outgoing.borrow().is_empty() {
+        if self.stopped && self.crowd.is_empty() && self.desk.outgoing.is_empty() {
             return Poll::Ready(());
         }
         Poll::Pending
@@ -130,7 +128,10 @@ impl Service {
                     }
                     let link = Link::Datagram { limit: usize::from(self.desk.path.rules().udp_payload_limit) };
                     for datagram in self.inbox.datagrams() {
-                        handle(&self.desk, &datagram, link);
+                        if let Some((pending, origin)) = self.desk.take(&datagram, link) {
+                            let done = self.crowd.begin((self.ask)(self.desk.path.clone(), pending, origin));
+                            done.into_iter().for_each(|done| self.desk.answered(done));
+                        }
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => ready.clear_ready(),
@@ -150,7 +151,7 @@ impl Service {
             }
             self.room = None;
         }
-        let mut outgoing = self.desk.outgoing.borrow_mut();
+        let Desk { path, outgoing, .. } = &mut self.desk;
         let mut done = 0;
         while done < outgoing.len() {
             let error = match self.outbox.send(self.socket.as_fd(), &outgoing[done..]) {
@@ -177,10 +178,64 @@ impl Service {
             } else {
                 log::debug!("sending an answer: {error}");
             }
-            self.desk.path.counters().unsent_answers.add(1);
+            path.counters().unsent_answers.add(1);
             done += 1;
         }
-        outgoing.drain(..done).for_each(|answer| self.desk.path.take_back(answer.bytes));
+        outgoing.drain(..done).for_each(|answer| path.take_back(answer.bytes));
+    }
+}
+
+impl Desk {
+    /// Judges what a client sent. If somebody must be asked: what, and where the answer goes.
+    fn take(&mut self, datagram: &Datagram<'_>, link: Link) -> Option<(Pending, Origin)> {
+        let (peer, local) = (datagram.peer, datagram.local);
+        self.path.counters().udp_queries.add(1);
+        match self.path.receive(datagram.bytes, peer.ip(), link) {
+            Verdict::Silence => None,
+            Verdict::Reply(bytes) => {
+                self.hand_in(Outgoing { bytes, peer, local });
+                None
+            }
+            Verdict::Relay(pending) | Verdict::Transfer(pending) => {
+                let identity = self.identity(datagram);
+                if !self.pending.insert(identity) {
+                    // the answer to the first copy is on its way (RFC 5452 §5)
+                    self.path.counters().retransmissions.add(1);
+                    return None;
+                }
+                Some((pending, Origin { peer, local, identity }))
+            }
+        }
+    }
+
+    /// What a query on its way is known by: a client repeats all of it when it hears nothing. The address that was asked is
+    /// part of it, since some clients ask several at once with one ID and take an answer from each. Nobody outside can find
+    /// two that are alike, and nobody ever will by chance.
+    fn identity(&self, Datagram { bytes, peer, local }: &Datagram<'_>) -> u64 {
+        let mut hasher = self.hashes.build_hasher();
+        match peer {
+            SocketAddr::V4(peer) => hasher.write_u32(peer.ip().to_bits()),
+            SocketAddr::V6(peer) => (peer.ip(), peer.scope_id()).hash(&mut hasher),
+        }
+        hasher.write_u32(u32::from(peer.port()) << 16 | u32::from(message::id(bytes)));
+        if let Some(local) = local {
+            local.hash(&mut hasher);
+        }
+        hasher.write(&bytes[HEADER..]);
+        hasher.finish()
+    }
+
+    fn answered(&mut self, (Origin { peer, local, identity }, bytes): (Origin, Vec<u8>)) {
+        self.pending.remove(&identity);
+        self.hand_in(Outgoing { bytes, peer, local });
+    }
+
+    fn hand_in(&mut self, answer: Outgoing) {
+        if self.outgoing.len() < BACKLOG {
+            self.outgoing.push(answer);
+        } else {
+            self.path.counters().unsent_answers.add(1);
+        }
     }
 }
 
@@ -195,28 +250,4 @@ fn shorten(answer: &mut Outgoing, error: &io::Error) -> bool {
     };
     answer.bytes = short;
     true
-}
-
-fn handle(desk: &Rc<Desk>, datagram: &Datagram<'_>, link: Link) {
-    let (peer, local) = (datagram.peer, datagram.local);
-    desk.path.counters().udp_queries.add(1);
-    match desk.path.receive(datagram.bytes, peer.ip(), link) {
-        Verdict::Silence => {}
-        Verdict::Reply(bytes) => desk.hand_in(bytes, peer, local),
-        Verdict::Relay(pending) | Verdict::Transfer(pending) => {
-            let question = &datagram.bytes[HEADER..];
-            let identity = (peer, local, message::id(datagram.bytes), desk.hashes.hash_one(question));
-            if !desk.pending.borrow_mut().insert(identity) {
-                // the answer to the first copy is on its way (RFC 5452 §5)
-                desk.path.counters().retransmissions.add(1);
-                return;
-            }
-            let desk = desk.clone();
-            tokio::task::spawn_local(async move {
-                let answer = desk.path.relay(pending).await;
-                desk.pending.borrow_mut().remove(&identity);
-                desk.hand_in(answer, peer, local);
-            });
-        }
-    }
 }

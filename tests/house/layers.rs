@@ -101,6 +101,7 @@ const LAYERS: &[(u8, &[&str])] = &[
             "dns/name",
             "hashed",
             "inherited",
+            "listen/crowd",
             "metrics",
             "network_changes",
             "own_listeners",

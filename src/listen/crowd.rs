@@ -1,0 +1,250 @@
+//! Many futures of one kind within one task, in places that are used again: a query that has to be asked costs neither a
+//! task nor an allocation of its own.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+
+/// Futures polled in one turn, so that the worker's other sockets have theirs: what one system call sends.
+const MOST_IN_TURN: usize = 64;
+
+/// Who is due, and the task that is to know.
+#[derive(Default)]
+struct Roll {
+    due: Vec<usize>,
+    owner: Option<Waker>,
+}
+
+fn lock(roll: &Mutex<Roll>) -> MutexGuard<'_, Roll> {
+    // nothing that is done under this lock can leave the roll half changed
+    roll.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Wakes the future in one place, whichever that is by then. Other threads may do so.
+struct Call {
+    roll: Arc<Mutex<Roll>>,
+    place: usize,
+    is_due: AtomicBool,
+}
+
+impl Wake for Call {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if self.is_due.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let mut roll = lock(&self.roll);
+        roll.due.push(self.place);
+        let owner = roll.owner.take();
+        drop(roll);
+        if let Some(owner) = owner {
+            owner.wake();
+        }
+    }
+}
+
+struct Place<F> {
+    /// Stays where it is as long as the place is there; nothing while the place is free.
+    future: Pin<Box<Option<F>>>,
+    call: Arc<Call>,
+    waker: Waker,
+}
+
+/// Futures that are under way.
+pub struct Crowd<F> {
+    places: Vec<Place<F>>,
+    /// The places in `places` that are free.
+    free: Vec<usize>,
+    /// How many places are kept when nothing is under way.
+    kept: usize,
+    roll: Arc<Mutex<Roll>>,
+    /// Those whose turn it is.
+    turn: Vec<usize>,
+}
+
+impl<F: Future> Crowd<F> {
+    /// Nobody, with at most `kept` places when nobody is under way any more.
+    pub fn new(kept: usize) -> Crowd<F> {
+        Crowd { places: Vec::new(), free: Vec::new(), kept, roll: Arc::default(), turn: Vec::new() }
+    }
+
+    /// How many are under way.
+    pub fn len(&self) -> usize {
+        self.places.len() - self.free.len()
+    }
+
+    /// Whether nobody is.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The task whose turn it is will poll those who are due from now on.
+    pub fn listen(&self, context: &Context<'_>) {
+        let mut roll = lock(&self.roll);
+        match &roll.owner {
+            Some(known) if known.will_wake(context.waker()) => {}
+            _ => roll.owner = Some(context.waker().clone()),
+        }
+    }
+
+    fn vacant_place(&mut self) -> usize {
+        self.free.pop().unwrap_or_else(|| {
+            let place = self.places.len();
+            let call = Arc::new(Call { roll: self.roll.clone(), place, is_due: AtomicBool::new(false) });
+            self.places.push(Place { future: Box::pin(None), waker: call.clone().into(), call });
+            place
+        })
+    }
+
+    /// Polls a future for the first time; its output if there is nothing to wait for.
+    pub fn begin(&mut self, future: F) -> Option<F::Output> {
+        let place = self.vacant_place();
+        self.places[place].future.set(Some(future));
+        self.poll_place(place)
+    }
+
+    fn poll_place(&mut self, at: usize) -> Option<F::Output> {
+        let place = self.places.get_mut(at)?;
+        // whoever held the place before may have been woken once more
+        let future = place.future.as_mut().as_pin_mut()?;
+        let Poll::Ready(output) = future.poll(&mut Context::from_waker(&place.waker)) else { return None };
+        place.future.set(None);
+        self.free.push(at);
+        if self.is_empty() && self.places.len() > self.kept {
+            // what a crowd took is given back
+            (self.places, self.free) = Default::default();
+        }
+        Some(output)
+    }
+
+    /// Polls those who are due, as many as have their turn at once; `done` gets the outputs.
+    pub fn poll(&mut self, context: &Context<'_>, mut done: impl FnMut(F::Output)) {
+        if self.turn.is_empty() {
+            std::mem::swap(&mut self.turn, &mut lock(&self.roll).due);
+        }
+        let now = self.turn.len().min(MOST_IN_TURN);
+        for index in 0..now {
+            let place = self.turn[index];
+            if let Some(place) = self.places.get(place) {
+                // before the poll: what happens from now on is another turn
+                place.call.is_due.store(false, Ordering::Release);
+            }
+            self.poll_place(place).into_iter().for_each(&mut done);
+        }
+        self.turn.drain(..now);
+        if !self.turn.is_empty() {
+            context.waker().wake_by_ref();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests fail loudly")]
+
+    use super::{Crowd, MOST_IN_TURN};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context, Wake, Waker};
+    use tokio::sync::oneshot::{Receiver, Sender, channel, error::RecvError};
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    impl Count {
+        fn taken(&self) -> usize {
+            self.0.swap(0, Ordering::Relaxed)
+        }
+    }
+
+    struct Bench {
+        crowd: Crowd<Receiver<usize>>,
+        count: Arc<Count>,
+        waker: Waker,
+    }
+
+    impl Bench {
+        fn new(kept: usize) -> Bench {
+            let count: Arc<Count> = Arc::default();
+            Bench { crowd: Crowd::new(kept), waker: count.clone().into(), count }
+        }
+
+        fn begin(&mut self) -> Sender<usize> {
+            let (sender, receiver) = channel();
+            assert!(self.crowd.begin(receiver).is_none());
+            sender
+        }
+
+        fn turn(&mut self) -> Vec<Result<usize, RecvError>> {
+            let (mut out, context) = (Vec::new(), Context::from_waker(&self.waker));
+            self.crowd.listen(&context);
+            self.crowd.poll(&context, |one| out.push(one));
+            out
+        }
+    }
+
+    #[test]
+    fn whoever_is_woken_is_polled_and_the_task_is_woken_once() {
+        let mut bench = Bench::new(8);
+        let [a, b, c] = [(); 3].map(|()| bench.begin());
+        assert!(bench.turn().is_empty());
+        assert_eq!((bench.crowd.len(), bench.count.taken()), (3, 0));
+        c.send(3).unwrap();
+        a.send(1).unwrap();
+        assert_eq!(bench.count.taken(), 1);
+        assert_eq!(bench.turn(), [Ok(3), Ok(1)]);
+        drop(b);
+        assert_eq!((bench.count.taken(), bench.turn().len()), (1, 1));
+        assert!(bench.crowd.is_empty());
+    }
+
+    #[test]
+    fn what_needs_no_waiting_is_done_at_once() {
+        let mut crowd = Crowd::new(8);
+        assert_eq!(crowd.begin(std::future::ready(7)), Some(7));
+        assert!(crowd.is_empty());
+    }
+
+    #[test]
+    fn a_place_is_used_again_and_its_old_wakers_do_no_harm() {
+        let mut bench = Bench::new(8);
+        for round in 0..100 {
+            let sender = bench.begin();
+            sender.send(round).unwrap();
+            assert_eq!(bench.turn(), [Ok(round)]);
+        }
+        assert_eq!(bench.crowd.places.len(), 1);
+        let waker = bench.crowd.places[0].waker.clone();
+        let sender = bench.begin();
+        waker.wake();
+        assert!(bench.turn().is_empty());
+        sender.send(100).unwrap();
+        assert_eq!(bench.turn(), [Ok(100)]);
+    }
+
+    #[test]
+    fn a_large_crowd_has_its_turn_in_parts_and_gives_its_places_back() {
+        let mut bench = Bench::new(8);
+        let senders: Vec<_> = (0..MOST_IN_TURN + 10).map(|_| bench.begin()).collect();
+        assert!(bench.turn().is_empty());
+        let old = bench.crowd.places[70].waker.clone();
+        senders.into_iter().enumerate().for_each(|(number, sender)| sender.send(number).unwrap());
+        assert_eq!(bench.count.taken(), 1);
+        assert_eq!((bench.turn().len(), bench.count.taken()), (MOST_IN_TURN, 1));
+        assert_eq!(bench.turn().len(), 10);
+        assert!(bench.crowd.is_empty() && bench.crowd.places.is_empty());
+        old.wake();
+        assert!(bench.turn().is_empty());
+    }
+}
