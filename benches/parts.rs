@@ -93,7 +93,7 @@ const PARTS: &[Part] = &[
                 let (mut room, question) = (KeyRoom::default(), view.question().expect("a question"));
                 let key = reuse::key(&view, |_| false, &mut room).expect("a key");
                 let asked = (view.id(), &question);
-                black_box(answers.recall(answers.address(key), asked, &USAGE, false, 5000, &mut out));
+                black_box(answers.recall(answers.address(key), asked, &USAGE, false, || 5000, &mut out));
             }
         })
     }),

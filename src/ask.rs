@@ -70,7 +70,7 @@ pub fn show(wish: Wish<'_>, settings: &Settings, tell: impl FnMut(&str)) -> Resu
     let unreadable = || NoAnswer::Given(format!("{}: the question cannot be asked", wish.name));
     let view = Message::parse(&bytes).map_err(|_| unreadable())?;
     let (route, group) = routed(settings, &name).filter(|_| wish.is_routed).unzip();
-    let asked = Rc::new(Asked::new(&view, as_asked(&view, settings).ok_or_else(unreadable)?));
+    let asked = Rc::new(Asked::new(&view, &as_asked(&view, settings).ok_or_else(unreadable)?));
     let mut desk = Desk { settings, asked, deadline: Instant::now(), failures: Vec::new(), tell };
     if wish.is_routed
         && let Some(question) = view.question()

@@ -67,12 +67,9 @@ pub enum Recalled {
 /// A question that the memory will be told the answer to.
 pub struct Errand {
     memory: Rc<Memory>,
-    /// The generation, then the key: after a reload the same question is another one. The hash is that of the key.
+    /// That of the key: after a reload the same question is another one.
     name: Name,
 }
-
-/// Octets of a generation.
-const GENERATION: usize = 8;
 
 /// What the clock shows when the machine starts, so that there is a time before: some 34 years, in milliseconds.
 const START: u64 = 1 << 40;
@@ -117,7 +114,7 @@ impl Memory {
     ) -> Recalled {
         let Some(question) = query.question() else { return Recalled::Unknown };
         let asked = (query.id(), &question);
-        let found = self.shared.answers.recall(address, asked, &self.usage, is_out, now(), &mut spare);
+        let found = self.shared.answers.recall(address, asked, &self.usage, is_out, now, &mut spare);
         let passage = || Passage::new(query, self.switches, link);
         match found {
             Recall::Unknown => Recalled::Unknown,
@@ -134,9 +131,7 @@ impl Memory {
 
     /// The errand for a question whose answer is kept at this address.
     pub fn errand(self: &Rc<Memory>, Address { key, hash }: Address<'_>) -> Errand {
-        let generation = self.generation.to_be_bytes();
-        let octets = generation.iter().chain(key.octets()).copied().collect();
-        Errand { memory: self.clone(), name: Name::new(hash, octets) }
+        Errand { memory: self.clone(), name: Name::new(hash, self.generation, key.octets()) }
     }
 }
 
@@ -149,7 +144,7 @@ impl Errand {
     /// Keeps what came of it, if that may be kept.
     pub fn learn(&self, result: &Result<Vec<u8>, Failure>, passage: &Passage) {
         let Memory { shared, usage, generation, draft, .. } = &*self.memory;
-        let Some(key) = Key::again(&self.name.octets()[GENERATION..]) else { return };
+        let Some(key) = Key::again(self.name.octets()) else { return };
         let address = Address { key, hash: self.name.hash() };
         let answer = match result {
             Ok(answer) => answer,

@@ -13,6 +13,7 @@
 //!
 //! [`Path::receive`] does not wait and takes no task; only what must be asked does.
 
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -321,11 +322,11 @@ impl Path {
             return reply.or(reserve).map_or_else(|| self.malformed(bytes), Verdict::Reply);
         };
         let (sent, original) = match changed {
-            Some(changed) => (changed.into_boxed_slice(), Some(bytes.into())),
-            None => (bytes.into(), None),
+            Some(changed) => (Cow::Owned(changed), Some(bytes.into())),
+            None => (Cow::Borrowed(bytes), None),
         };
         let is_transfer = matches!(way, Way::Transfer(_)) && matches!(link, Link::Stream { .. });
-        let mut pending = self.pending(&rules, group, Asked::new(&query, sent), original, passage, way);
+        let mut pending = self.pending(&rules, group, Asked::new(&query, &sent), original, passage, way);
         pending.errand = address.map(|address| rules.memory.errand(address));
         pending.reserve = reserve;
         if let Some(reply) = reply {
@@ -361,7 +362,7 @@ impl Path {
         let Ok((_, passage)) = to_resolver(&header, Switches::default(), link, Family::V4) else {
             return self.malformed(bytes);
         };
-        let asked = Asked::opaque(bytes.into());
+        let asked = Asked::opaque(bytes);
         Verdict::Relay(self.pending(&rules, &rules.groups.upstream, asked, None, passage, Way::Shared))
     }
 
@@ -451,7 +452,7 @@ impl Path {
     /// Asks, but not for as long as the client would have to wait: there is a reply in reserve (RFC 8767 §5). What is asked
     /// for goes on being waited for, so that the next query finds it.
     async fn relay_or_stale(self: &Rc<Self>, mut pending: Pending) -> Vec<u8> {
-        let (reserve, began) = (pending.reserve.take().unwrap_or_default(), Instant::now());
+        let (reserve, answers) = (pending.reserve.take().unwrap_or_default(), pending.group.answers());
         let _active = pending.active.take();
         let (path, pending) = (self.clone(), Rc::new(pending));
         let asking = pending.clone();
@@ -459,7 +460,7 @@ impl Path {
         match tokio::time::timeout(STALE_AFTER, asked).await {
             Ok(Ok(Ok(answer))) if is_better_than_stale(&answer) => return self.reply_to(&pending, Ok(answer)),
             Ok(_) => {}
-            Err(_) => pending.group.presume_out(began),
+            Err(_) => pending.group.presume_out(answers),
         }
         self.counters.cache_stale.add(1);
         reserve

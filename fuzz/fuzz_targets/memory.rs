@@ -186,7 +186,7 @@ fuzz_target!(|data: (bool, Vec<(u8, [u8; 4], [u8; 4])>)| {
                 }
             }
             _ => {
-                let found = answers.recall(address, (view.id(), &question), &usage, said[0] & 1 != 0, now, &mut out);
+                let found = answers.recall(address, (view.id(), &question), &usage, said[0] & 1 != 0, || now, &mut out);
                 let known = model.get(&name).copied();
                 let age = known.map_or(0, |known| now - known.at);
                 let (fresh, usable) = known.map_or((false, false), |known| {

@@ -148,13 +148,14 @@ impl Answers {
         (id, question): (u16, &Question<'_>),
         usage: &Usage,
         is_out: bool,
-        now: u64,
+        now: impl FnOnce() -> u64,
         out: &mut Vec<u8>,
     ) -> Recall {
         let is_it = |stored: &Stored<'_>| is_kept_under(stored, key);
         let Some(mut shelf) = self.shelf(hash) else { return Recall::Unknown };
         let Some(stored) = shelf.find(hash, is_it) else { return Recall::Unknown };
-        let (stamp, uses) = (stored.stamp, stored.uses);
+        // a clock is read only for what is there
+        let (stamp, uses, now) = (stored.stamp, stored.uses, now());
         let (lived, lifetime) = (now.saturating_sub(stamp.stored_at), u64::from(stamp.lifetime) * 1000);
         if lived < lifetime {
             write_out(&stored, id, question, |ttl| ttl.saturating_sub(seconds(lived)), out);

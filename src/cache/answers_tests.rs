@@ -68,7 +68,7 @@ impl Bench {
         let key = reuse::key(&view, |_| false, &mut room).unwrap();
         let question: Question<'_> = view.question().unwrap();
         let address = self.answers.address(key);
-        let found = self.answers.recall(address, (view.id(), &question), &self.usage, is_out, now, &mut out);
+        let found = self.answers.recall(address, (view.id(), &question), &self.usage, is_out, || now, &mut out);
         let ttl = match out.len() {
             0..=16 => 0,
             length => u32::from_be_bytes(out[length - 10..length - 6].try_into().unwrap()),

@@ -18,13 +18,14 @@ const PARTS: usize = 16;
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Name {
     hash: u64,
+    generation: u64,
     octets: Arc<[u8]>,
 }
 
 impl Name {
-    /// The name with these octets and this hash of them.
-    pub fn new(hash: u64, octets: Arc<[u8]>) -> Name {
-        Name { hash, octets }
+    /// The name with these octets and this hash of them. Those of another generation are other names.
+    pub fn new(hash: u64, generation: u64, octets: &[u8]) -> Name {
+        Name { hash, generation, octets: octets.into() }
     }
 
     /// Its octets.
@@ -132,7 +133,7 @@ mod tests {
 
     /// All names have the same hash here.
     fn name(octets: &[u8]) -> Name {
-        Name::new(7, octets.into())
+        Name::new(7, 0, octets)
     }
 
     fn first(joined: &Arc<Joined<u8>>, key: &[u8]) -> First<u8> {
@@ -167,6 +168,13 @@ mod tests {
         drop(leader);
         assert_eq!(other.try_recv(), Err(TryRecvError::Closed));
         drop(first(&joined, b"a"));
+    }
+
+    #[test]
+    fn a_question_of_another_generation_is_another_question() {
+        let joined: Arc<Joined<u8>> = Arc::default();
+        let _before = first(&joined, b"a");
+        assert!(matches!(joined.turn(&Name::new(7, 1, b"a")), Turn::First(_)));
     }
 
     #[test]

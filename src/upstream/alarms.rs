@@ -134,9 +134,10 @@ impl Alarm {
         Alarm { alarms: alarms.clone(), place: None }
     }
 
-    /// Ready at `until` or later, by some two milliseconds at the most; another moment may be given each time.
-    pub fn poll(&mut self, until: Instant, context: &Context<'_>) -> Poll<()> {
-        if Instant::now() >= until {
+    /// Ready at `until` or later, by some two milliseconds at the most; another moment may be given each time. `now` is
+    /// when the caller last looked.
+    pub fn poll(&mut self, until: Instant, now: Instant, context: &Context<'_>) -> Poll<()> {
+        if now >= until {
             return Poll::Ready(());
         }
         let (place, is_earlier) = self.alarms.book.borrow_mut().write(self.place, until, context.waker());
@@ -244,7 +245,7 @@ mod tests {
             let wait = |after: u64| {
                 let mut alarm = Alarm::new(&alarms);
                 tokio::task::spawn_local(async move {
-                    poll_fn(|context| alarm.poll(began + ms(after), context)).await;
+                    poll_fn(|context| alarm.poll(began + ms(after), Instant::now(), context)).await;
                     assert!(began.elapsed() >= ms(after));
                 })
             };

@@ -58,8 +58,8 @@ pub struct Group {
     outage: RefCell<Outage<Failure>>,
     /// When it was last found out that no server could be reached, unless one has answered since.
     out_at: Cell<Option<Instant>>,
-    /// When a server last answered.
-    answered_at: Cell<Option<Instant>>,
+    /// Queries that were answered.
+    answers: Cell<u64>,
     /// Whether a query is under way that nobody waits for, to find out if an outage is over.
     finding_out: Cell<bool>,
 }
@@ -71,7 +71,7 @@ impl Group {
         let place = |server| Place::new(server, conduct.limits, next_id.clone(), counters.clone());
         let places = servers.into_iter().map(place).collect();
         let (vacancy, allowance, waits_for_rest, alarms, turn) = Default::default();
-        let (outage, out_at, answered_at, finding_out) = Default::default();
+        let (outage, out_at, answers, finding_out) = Default::default();
         Group {
             places,
             vacancy,
@@ -84,7 +84,7 @@ impl Group {
             turn,
             outage,
             out_at,
-            answered_at,
+            answers,
             finding_out,
         }
     }
@@ -153,7 +153,8 @@ impl Group {
     /// Why no server would answer this question of late.
     fn recall(&self, asked: &Asked) -> Option<Box<Failure>> {
         let question = asked.question().filter(|_| asked.is_repeatable())?;
-        self.outage.borrow().recall(question, Instant::now()).map(Box::new)
+        let outage = self.outage.borrow();
+        if outage.is_empty() { None } else { outage.recall(question, Instant::now()).map(Box::new) }
     }
 
     /// A question that no server would answer of late: it is asked again twice a second, however often it is repeated.
@@ -203,7 +204,7 @@ impl Group {
         let result = inquire(means, asked.clone(), deadline).await;
         match (&result, asked.question().filter(|_| asked.is_repeatable())) {
             (Ok(_), _) => {
-                self.answered_at.set(Some(Instant::now()));
+                self.answers.set(self.answers.get() + 1);
                 self.end_outage();
                 if self.waits_for_rest.take() {
                     // one of those servers answers again
@@ -256,9 +257,15 @@ impl Group {
             || self.out_at.get().is_some_and(|at| Instant::now() < at + PRESUMED)
     }
 
-    /// Nothing came of a query since `moment`, which is long: if that is so for all queries, no server can be reached.
-    pub fn presume_out(&self, moment: Instant) {
-        if self.answered_at.get().is_none_or(|last| last < moment) {
+    /// How many queries were answered.
+    pub fn answers(&self) -> u64 {
+        self.answers.get()
+    }
+
+    /// Nothing came of a query for long, and when it was asked there had been `answers`: if there are no more since, no
+    /// server can be reached.
+    pub fn presume_out(&self, answers: u64) {
+        if self.answers() == answers {
             self.out_at.set(Some(Instant::now()));
         }
     }

@@ -7,13 +7,18 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Instant;
 
+use smallvec::SmallVec;
+
 use crate::dns::message::{self, HEADER, Message, Question, is_response, opcode, opcode_of, rcode};
 use crate::hashed::BuildAsGiven;
+
+/// The octets of a query, which has as few as this with hardly any exception.
+type Octets = SmallVec<[u8; 96]>;
 
 /// A query as it goes to a resolver. Its ID is replaced on each connection.
 #[derive(Debug)]
 pub struct Asked {
-    bytes: Box<[u8]>,
+    bytes: Octets,
     /// Where its only question ends; 0 if there is none to compare.
     question_end: usize,
     /// Whether the sections of its answer have the form of RFC 1035.
@@ -24,14 +29,15 @@ pub struct Asked {
 
 impl Asked {
     /// The query that `view` shows, to be sent as `bytes`, which begin with the same header and questions.
-    pub fn new(view: &Message<'_>, bytes: Box<[u8]>) -> Asked {
+    pub fn new(view: &Message<'_>, bytes: &[u8]) -> Asked {
         let question_end = if view.question_count() == 1 { view.questions_end() } else { 0 };
+        let bytes = Octets::from_slice(bytes);
         Asked { bytes, question_end, sections: opcode::WITH_SECTIONS.contains(&view.opcode()), opaque: false }
     }
 
     /// A query of an operation whose form is unknown.
-    pub fn opaque(bytes: Box<[u8]>) -> Asked {
-        Asked { bytes, question_end: 0, sections: false, opaque: true }
+    pub fn opaque(bytes: &[u8]) -> Asked {
+        Asked { bytes: Octets::from_slice(bytes), question_end: 0, sections: false, opaque: true }
     }
 
     /// Its only question as it was written, if it has one that could be read.

@@ -11,7 +11,7 @@ use crate::dns::message::Message;
 const QUERY: &[u8] = b"\0\x01\x01\0\0\x01\0\0\0\0\0\0\x03www\x04test\0\0\x01\0\x01";
 
 fn asked(bytes: &[u8]) -> Rc<Asked> {
-    Rc::new(Asked::new(&Message::parse(bytes).unwrap(), bytes.into()))
+    Rc::new(Asked::new(&Message::parse(bytes).unwrap(), bytes))
 }
 
 fn response(id: u16, code: u8, from: usize, to: &[u8]) -> Vec<u8> {
@@ -79,7 +79,7 @@ fn an_id_is_taken_once_and_drawn_again_when_taken() {
 fn an_unknown_operation_is_matched_by_its_id() {
     let mut table = InFlight::default();
     let mut bytes = response(9, 0, 2, &[0x78, 0])[..14].to_vec();
-    table.insert(Rc::new(Asked::opaque(bytes.clone().into())), 1, Instant::now(), || 9);
+    table.insert(Rc::new(Asked::opaque(&bytes)), 1, Instant::now(), || 9);
     bytes[2] |= 0x80;
     assert!(matches!(table.take(&bytes), Match::Answer(1, _)));
 }

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
 use super::alarms::{Alarm, Alarms};
@@ -105,7 +106,8 @@ struct Inquiry<'a> {
     means: Means<'a>,
     asked: Rc<Asked>,
     plan: Plan,
-    attempts: Vec<Attempt>,
+    /// Hardly ever more than one.
+    attempts: SmallVec<[Attempt; 1]>,
     failure: Failure,
     /// An answer that another server may better.
     fallback: Option<Vec<u8>>,
@@ -124,7 +126,7 @@ pub fn inquire(
     deadline: Instant,
 ) -> impl Future<Output = Result<Vec<u8>, Failure>> {
     let plan = Plan::new(deadline, means.second_try_after, asked.is_repeatable());
-    let (attempts, failure, alarm) = (Vec::with_capacity(1), Failure::default(), Alarm::new(means.alarms));
+    let (attempts, failure, alarm) = (SmallVec::new(), Failure::default(), Alarm::new(means.alarms));
     let mut inquiry = Inquiry { means, asked, plan, attempts, failure, fallback: None, probed: false, alarm };
     poll_fn(move |context| inquiry.poll(context))
 }
@@ -148,7 +150,7 @@ impl Inquiry<'_> {
                     if self.attempts.is_empty() {
                         self.means.waits_for_rest.set(true);
                     }
-                    ready!(self.alarm.poll(until, context));
+                    ready!(self.alarm.poll(until, now, context));
                 }
             }
         }
@@ -291,7 +293,9 @@ impl Inquiry<'_> {
                 if attempt.hedge {
                     server.tally().hedges_won.add(1);
                 }
-                self.count_timeouts(Instant::now());
+                if !self.attempts.is_empty() {
+                    self.count_timeouts(Instant::now());
+                }
                 match self.fallback.take() {
                     // two who cannot say: the one that was asked first
                     Some(fallback) if is_worth_a_second_opinion(&answer) => Some(fallback),

@@ -157,7 +157,7 @@ async fn query<T>(
 ) -> Result<T, Useless> {
     let bytes = finding::question(name, qtype);
     let garbled = |_| Useless::Failed("the question cannot be read".to_owned());
-    let asked = Rc::new(Asked::new(&Message::parse(&bytes).map_err(garbled)?, bytes.clone().into()));
+    let asked = Rc::new(Asked::new(&Message::parse(&bytes).map_err(garbled)?, &bytes));
     let mut last = Useless::Failed("there is no resolver to ask".to_owned());
     for resolver in resolvers.iter().cycle().take(ROUNDS * resolvers.len()) {
         let why = match tokio::time::timeout(PATIENCE, ask(*resolver, &asked)).await {

@@ -44,11 +44,13 @@ impl<T: Clone> Outage<T> {
         }
     }
 
+    /// Whether nothing is remembered.
+    pub fn is_empty(&self) -> bool {
+        self.failed.is_empty()
+    }
+
     /// What to tell whoever asks this question again.
     pub fn recall(&self, question: &[u8], now: Instant) -> Option<T> {
-        if self.failed.is_empty() {
-            return None;
-        }
         let Failed { at, told, .. } = self.failed.get(&*question.to_ascii_lowercase())?;
         (now < *at + REMEMBERED).then(|| told.clone())
     }
@@ -65,7 +67,7 @@ impl<T: Clone> Outage<T> {
 
     /// A server answered, or the network is another one: nothing of the past counts.
     pub fn end(&mut self) {
-        if !self.failed.is_empty() {
+        if !self.is_empty() {
             self.failed = HashMap::new();
         }
     }

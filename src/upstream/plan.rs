@@ -7,6 +7,8 @@
 
 use std::time::{Duration, Instant};
 
+use smallvec::SmallVec;
+
 use super::health::Rest;
 
 /// How long a connection attempt may take before the next server is tried beside it (RFC 8305 §8 recommends 250 ms).
@@ -80,7 +82,8 @@ pub struct Plan {
     unsatisfied: Option<(Instant, bool)>,
     /// Copies and faults by server; empty until the first fault, so that the usual query allocates nothing here.
     tally: Vec<Tally>,
-    asking: Vec<Asking>,
+    /// Hardly ever more than one.
+    asking: SmallVec<[Asking; 1]>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -97,7 +100,7 @@ impl Plan {
     /// A query that must be answered by `deadline`. One that is not `repeatable` is never sent to a second server while
     /// the first may have it.
     pub fn new(deadline: Instant, second_try_after: Duration, repeatable: bool) -> Plan {
-        let (tally, asking) = (Vec::new(), Vec::with_capacity(1));
+        let (tally, asking) = (Vec::new(), SmallVec::new());
         Plan { deadline, second_try_after, repeatable, spent: false, unsatisfied: None, tally, asking }
     }
 
