@@ -3,7 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
@@ -19,6 +19,7 @@ use tokio::sync::Notify;
 use tokio::task::spawn_local;
 use tokio::time::Sleep;
 
+use super::crowd::Crowd;
 use super::handshake::{LONGEST, shake_hands};
 use super::limits::{Admission, Places};
 use crate::bell::Bell;
@@ -26,12 +27,14 @@ use crate::dns::crossing::Link;
 use crate::dns::framing::{Inflow, put};
 use crate::dns::message::HEADER;
 use crate::pace;
-use crate::query::{Gone, Path, Verdict};
+use crate::query::{Gone, Path, Pending, Verdict};
 
 /// Octets read at once from a client. Queries are small, and an idle client should cost little.
 const READ_BUFFER: usize = 1024;
 /// Reads in one turn, so that one busy client does not starve the others.
 const READS_PER_TURN: usize = 16;
+/// Places for queries under way that stay when there is none, for a client that asks one thing after another.
+const PLACES: usize = 1;
 /// How long accepting pauses when the process has no file or memory left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -204,7 +207,13 @@ impl Desk {
         }
     }
 
-    /// Takes an answer to be written.
+    /// A query that was under way has its answer.
+    fn answered(&self, answer: &[u8]) {
+        put(&mut self.outgoing.borrow_mut(), answer);
+        self.in_flight.set(self.in_flight.get() - 1);
+    }
+
+    /// Takes one message of a transfer to be written.
     fn hand_in(&self, answer: &[u8]) {
         put(&mut self.outgoing.borrow_mut(), answer);
         self.bell.ring();
@@ -258,6 +267,11 @@ async fn greet(stream: TcpStream, client: IpAddr, number: u64, desk: Rc<Desk>, h
     }
 }
 
+/// Asks, for one client.
+async fn ask(path: Rc<Path>, pending: Pending) -> Vec<u8> {
+    path.relay(pending).await
+}
+
 /// Serves one client's connection until it ends.
 async fn converse<S>(stream: S, client: IpAddr, number: u64, desk: Rc<Desk>, hall: Rc<Hall>, encrypted: bool)
 where
@@ -278,6 +292,8 @@ where
         last_message: now,
         last_progress: now,
         timer: Box::pin(tokio::time::sleep(hall.limits.get().idle)),
+        crowd: Crowd::new(PLACES),
+        ask,
         desk: desk.clone(),
         hall: hall.clone(),
     };
@@ -288,9 +304,21 @@ where
     desk.broken.set(true);
     desk.room.notify_waiters();
     hall.leave(number);
+    let mut left = conversation.crowd;
+    if !left.is_empty() {
+        // others may wait for the same, and the memory learns it
+        spawn_local(async move {
+            let finished = poll_fn(|context| {
+                left.listen(context);
+                left.poll(context, |_| hall.path.counters().unsent_answers.add(1));
+                if left.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+            });
+            finished.await;
+        });
+    }
 }
 
-struct Conversation<S> {
+struct Conversation<S, F> {
     stream: S,
     encrypted: bool,
     client: IpAddr,
@@ -306,13 +334,17 @@ struct Conversation<S> {
     last_message: Instant,
     last_progress: Instant,
     timer: Pin<Box<Sleep>>,
+    /// The queries that are asked.
+    crowd: Crowd<F>,
+    ask: fn(Rc<Path>, Pending) -> F,
     desk: Rc<Desk>,
     hall: Rc<Hall>,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin, F: Future<Output = Vec<u8>>> Conversation<S, F> {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.desk.bell.listen(context);
+        self.crowd.listen(context);
         if self.desk.broken.get() {
             if self.desk.makes_room.get() {
                 // what cannot be said at once is not said
@@ -320,6 +352,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
             }
             return Poll::Ready(Ok(()));
         }
+        // before reading: what is answered makes room for what is read
+        self.crowd.poll(context, |answer| self.desk.answered(&answer));
         if let Poll::Ready(Err(error)) = self.read(context) {
             return Poll::Ready(Err(error));
         }
@@ -407,15 +441,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
                 Verdict::Reply(answer) => put(&mut self.desk.outgoing.borrow_mut(), &answer),
                 Verdict::Relay(pending) => {
                     desk.in_flight.set(desk.in_flight.get() + 1);
-                    spawn_local(async move {
-                        let answer = path.relay(pending).await;
-                        if desk.broken.get() {
-                            path.counters().unsent_answers.add(1);
-                        } else {
-                            put(&mut desk.outgoing.borrow_mut(), &answer);
-                        }
-                        desk.done();
-                    });
+                    let done = self.crowd.begin((self.ask)(path, pending));
+                    done.into_iter().for_each(|answer| desk.answered(&answer));
                 }
                 Verdict::Transfer(pending) => {
                     desk.in_flight.set(desk.in_flight.get() + 1);
