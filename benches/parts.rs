@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use criterion::Criterion;
 use dot_proxy::cache::answers::{Answers, Draft, Usage};
 use dot_proxy::dns::crossing::{Link, Switches, to_resolver};
-use dot_proxy::dns::message::Message;
+use dot_proxy::dns::message::{Message, ReadMessage};
 use dot_proxy::dns::name::Domain;
 use dot_proxy::dns::privacy::Family;
 use dot_proxy::dns::reuse::{self, KeyRoom, Lifetimes};
@@ -67,7 +67,7 @@ const PARTS: &[Part] = &[
                 let (sent, passage) =
                     to_resolver(&view, Switches::default(), LINK, Family::V4).expect("a query that can cross");
                 black_box(sent);
-                black_box(passage.to_client(answer.clone(), &view));
+                black_box(passage.to_client(ReadMessage::new(answer.clone()), &view));
             }
         })
     }),

@@ -349,7 +349,7 @@ async fn exchange(stream: &mut UpstreamStream, asked: &Rc<Asked>) -> Result<Vec<
     loop {
         while let Some(message) = inflow.next_message() {
             match table.take(message) {
-                Match::Answer((), _) => return Ok(message.to_vec()),
+                Match::Answer((), ..) => return Ok(message.to_vec()),
                 Match::Garbled(()) => return Err("the records of the answer run past its end".to_owned()),
                 Match::NoResponse => return Err("the server sent something that is no response".to_owned()),
                 // nothing that was asked for: the answer may still come

@@ -11,7 +11,7 @@ use crate::cache::answers::{Address, Answers, Draft, Recall, Usage};
 use crate::cache::joined::{Joined, Name, Turn};
 use crate::dns::crossing::{ForAll, Link, Passage, Switches};
 use crate::dns::edit::{ExtendedError, option, with_extended_error};
-use crate::dns::message::{Message, rcode};
+use crate::dns::message::{Message, ReadMessage, rcode};
 use crate::dns::reuse::{self, Key, KeyRoom};
 use crate::upstream::inquiry::Failure;
 
@@ -142,7 +142,7 @@ impl Errand {
     }
 
     /// Keeps what came of it, if that may be kept.
-    pub fn learn(&self, result: &Result<Vec<u8>, Failure>, passage: &Passage) {
+    pub fn learn(&self, result: &Result<ReadMessage, Failure>, passage: &Passage) {
         let Memory { shared, usage, generation, draft, .. } = &*self.memory;
         let Some(key) = Key::again(self.name.octets()) else { return };
         let address = Address { key, hash: self.name.hash() };
@@ -150,7 +150,7 @@ impl Errand {
             Ok(answer) => answer,
             Err(failure) => return shared.answers.failed(address, failure.is_outage(), now()),
         };
-        let Ok(view) = Message::parse(answer) else { return };
+        let Some(view) = answer.view() else { return };
         if !reuse::is_for_everybody(&view) {
             return;
         }
@@ -159,7 +159,7 @@ impl Errand {
         let keep = match passage.for_everybody(&view) {
             ForAll::AsItIs => {
                 draft.body.clear();
-                draft.body.extend_from_slice(answer);
+                draft.body.extend_from_slice(answer.bytes());
                 reuse::keep(&question, &view, usage.lifetimes, &mut draft.ttls)
             }
             ForAll::Changed(bytes) => {

@@ -27,7 +27,7 @@ use crate::cache::joined::Turn;
 use crate::config::settings::SpecialNames;
 use crate::dns::crossing::{Link, Passage, Switches, padded, to_resolver};
 use crate::dns::edit::{ExtendedError, reply, reply_to_unreadable};
-use crate::dns::message::{HEADER, Message, Signature, is_response, opcode, opcode_of, rcode, rtype};
+use crate::dns::message::{HEADER, Message, ReadMessage, Signature, is_response, opcode, opcode_of, rcode, rtype};
 use crate::dns::name::Printable;
 use crate::dns::privacy::Family;
 use crate::dns::reuse::KeyRoom;
@@ -99,7 +99,7 @@ impl Pending {
 
     /// The message as the client sent it; the checks were made when it came.
     fn view(&self) -> Option<Message<'_>> {
-        readable(self.query())
+        self.asked.view().or_else(|| readable(self.query()))
     }
 }
 
@@ -387,25 +387,26 @@ impl Path {
         let answer = match &pending.way {
             Way::Shared if pending.reserve.is_some() => return Box::pin(self.relay_or_stale(pending)).await,
             Way::Shared => self.ask(&pending).await,
-            Way::Alone => self.ask_alone(&pending, true).await.map(|(_, answer)| answer),
+            Way::Alone => self.ask_alone(&pending, true).await.map(|(_, answer)| ReadMessage::new(answer)),
             Way::Transfer(transfer) => match self.ask_alone(&pending, false).await {
                 // a transfer over UDP is one message or none (RFC 1995 §2)
                 Ok((_, answer)) if !is_whole(transfer.clone(), &answer) => return self.truncated(&pending),
-                result => result.map(|(_, answer)| answer),
+                result => result.map(|(_, answer)| ReadMessage::new(answer)),
             },
         };
         self.reply_to(&pending, answer)
     }
 
     /// The reply that the client gets for what the group said.
-    fn reply_to(&self, pending: &Pending, answer: Result<Vec<u8>, Failure>) -> Vec<u8> {
+    fn reply_to(&self, pending: &Pending, answer: Result<ReadMessage, Failure>) -> Vec<u8> {
         match (answer, pending.view()) {
             (Ok(answer), Some(query)) => {
                 let reply = pending.passage.to_client(answer, &query);
                 self.counters.truncated.add(u64::from(reply[2] & 0x02 != 0));
                 reply
             }
-            (Ok(mut answer), None) => {
+            (Ok(answer), None) => {
+                let mut answer = answer.into_bytes();
                 crate::dns::message::set_id(&mut answer, crate::dns::message::id(pending.query()));
                 answer
             }
@@ -414,7 +415,7 @@ impl Path {
     }
 
     /// Asks the group, or waits for the answer to the same question that somebody else has asked already.
-    async fn ask(&self, pending: &Pending) -> Result<Vec<u8>, Failure> {
+    async fn ask(&self, pending: &Pending) -> Result<ReadMessage, Failure> {
         let ask = || pending.group.ask(pending.asked.clone(), pending.deadline);
         let Some(errand) = &pending.errand else { return ask().await };
         loop {
@@ -422,13 +423,13 @@ impl Path {
                 Turn::First(first) => {
                     let result = ask().await;
                     errand.learn(&result, &pending.passage);
-                    first.tell(|| result.as_ref().map(|answer| answer.as_slice().into()).map_err(Failure::clone));
+                    first.tell(|| result.as_ref().map(|answer| answer.bytes().into()).map_err(Failure::clone));
                     return result;
                 }
                 Turn::Behind(told) => {
                     self.counters.joined.add(1);
                     match tokio::time::timeout_at(pending.deadline.into(), told).await {
-                        Ok(Ok(result)) => return result.map(|answer| answer.to_vec()),
+                        Ok(Ok(result)) => return result.map(|answer| ReadMessage::new(answer.to_vec())),
                         // whoever asked is gone: it is another one's turn, perhaps ours
                         Ok(Err(_)) => {}
                         Err(_) => return Err(Failure::default()),
@@ -458,7 +459,7 @@ impl Path {
         let asking = pending.clone();
         let asked = tokio::task::spawn_local(async move { path.ask(&asking).await });
         match tokio::time::timeout(STALE_AFTER, asked).await {
-            Ok(Ok(Ok(answer))) if is_better_than_stale(&answer) => return self.reply_to(&pending, Ok(answer)),
+            Ok(Ok(Ok(answer))) if is_better_than_stale(answer.bytes()) => return self.reply_to(&pending, Ok(answer)),
             Ok(_) => {}
             Err(_) => pending.group.presume_out(answers),
         }
@@ -541,7 +542,7 @@ impl Path {
         };
         loop {
             let progress = Message::parse(&answer).map_or(Progress::Done, |view| transfer.observe(&view));
-            send(pending.passage.to_client(answer, &query)).await?;
+            send(pending.passage.to_client(ReadMessage::new(answer), &query)).await?;
             if progress == Progress::Done {
                 return Ok(());
             }

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use dot_proxy::dns::crossing::{Link, Switches, to_resolver};
-use dot_proxy::dns::message::Message;
+use dot_proxy::dns::message::{Message, ReadMessage};
 use dot_proxy::dns::privacy::Family;
 use libfuzzer_sys::fuzz_target;
 
@@ -48,7 +48,7 @@ fuzz_target!(|data: (u8, u16, &[u8], &[u8])| {
     if !matches || !answer.is_response() {
         return;
     }
-    let reply = passage.to_client(answered.to_vec(), &query);
+    let reply = passage.to_client(ReadMessage::new(answered.to_vec()), &query);
     let reply_view = Message::parse(&reply).expect("what the client gets can be read");
     assert_eq!(reply_view.id(), query.id());
     if matches!(link, Link::Datagram { .. }) {

@@ -11,7 +11,7 @@ use super::edit::{
     Entangled, address_to, option, put_option, put_own_opt, reply, truncate, with_opt_rdata, with_own_opt, without_opt,
     without_options,
 };
-use super::message::{Message, Opt, opcode, rcode, rtype};
+use super::message::{Message, Opt, ReadMessage, opcode, rcode, rtype};
 use super::privacy::{ANSWER_BLOCK, Family, QUERY_BLOCK, put_blank_subnet, put_padding, put_returned_subnet};
 
 /// The privacy switches.
@@ -150,20 +150,20 @@ impl Passage {
     ///
     /// An answer that cannot be read to its end is not changed beyond ID and question; the caller lets no such answer
     /// in where its form is known.
-    pub fn to_client(&self, mut answer: Vec<u8>, query: &Message<'_>) -> Vec<u8> {
-        let Ok(view) = Message::parse(&answer) else {
+    pub fn to_client(&self, answer: ReadMessage, query: &Message<'_>) -> Vec<u8> {
+        let Some(view) = answer.view() else {
+            let mut answer = answer.into_bytes();
             address_to(&mut answer, query.id(), query.question().as_ref());
             return answer;
         };
         let sealed = is_sealed(&view);
         let question = if sealed { None } else { query.question() };
-        if !sealed {
-            match self.edited(&view) {
-                Edited::Same => {}
-                Edited::Changed(bytes) => answer = bytes,
-                Edited::NoAnswer => return reply(query, rcode::SERVFAIL, None, None),
-            }
-        }
+        let edited = if sealed { Edited::Same } else { self.edited(&view) };
+        let mut answer = match edited {
+            Edited::Same => answer.into_bytes(),
+            Edited::Changed(bytes) => bytes,
+            Edited::NoAnswer => return reply(query, rcode::SERVFAIL, None, None),
+        };
         address_to(&mut answer, query.id(), question.as_ref());
         self.fitted(answer, query)
     }
@@ -189,7 +189,7 @@ impl Passage {
     #[inline]
     pub fn out_of_memory(&self, answer: Vec<u8>, query: &Message<'_>) -> Vec<u8> {
         if self.wants_keepalive || self.wants_padding {
-            return self.to_client(answer, query);
+            return self.to_client(ReadMessage::new(answer), query);
         }
         if answer.len() <= self.answer_limit(query) { answer } else { self.fitted(answer, query) }
     }

@@ -295,15 +295,58 @@ impl<'a> Iterator for Records<'a> {
     }
 }
 
-/// A message whose header, questions and records were found to lie inside it.
-#[derive(Clone, Copy, Debug)]
-pub struct Message<'a> {
-    bytes: &'a [u8],
+/// What was found of a message when it was read: of use with its octets alone.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Form {
+    /// Octets of the message.
+    length: usize,
     questions_end: usize,
     opt: Option<OptSpan>,
     opt_count: u16,
     signature: Option<Signature>,
     end: usize,
+}
+
+/// A message whose header, questions and records were found to lie inside it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Message<'a> {
+    bytes: &'a [u8],
+    form: Form,
+}
+
+/// A message with its form, if it could be read: whoever has it need not read it again.
+#[derive(Clone, Debug)]
+pub struct ReadMessage {
+    bytes: Vec<u8>,
+    form: Option<Form>,
+}
+
+impl ReadMessage {
+    /// Reads a message.
+    pub fn new(bytes: Vec<u8>) -> ReadMessage {
+        let form = Message::parse(&bytes).ok().map(|view| view.form);
+        ReadMessage { bytes, form }
+    }
+
+    /// A copy of a message that `view` is of, if it could be read.
+    pub fn copied(bytes: &[u8], view: Option<&Message<'_>>) -> ReadMessage {
+        ReadMessage { bytes: bytes.to_vec(), form: view.map(|view| view.form) }
+    }
+
+    /// The view of it; nothing if it could not be read.
+    pub fn view(&self) -> Option<Message<'_>> {
+        Message::again(&self.bytes, self.form?)
+    }
+
+    /// Its octets.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Its octets, to be changed.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
 }
 
 impl<'a> Message<'a> {
@@ -312,26 +355,24 @@ impl<'a> Message<'a> {
         if bytes.len() < HEADER {
             return Err(Malformed::Short);
         }
-        let questions_end = skip_questions(bytes)?;
-        let mut message =
-            Message { bytes, questions_end, opt: None, opt_count: 0, signature: None, end: questions_end };
+        let mut message = Message::parse_questions(bytes)?;
         let mut records = message.records();
         while let Some(record) = records.read()? {
-            message.end = record.end;
+            message.form.end = record.end;
             if record.section != Section::Additional {
                 continue;
             }
             // the signature, where there is one, is the last record (RFC 8945 §5.1, RFC 2931 §3.1)
-            message.signature = match record.rtype {
+            message.form.signature = match record.rtype {
                 rtype::TSIG => Some(Signature::Tsig),
                 rtype::SIG if record.rdata.starts_with(&[0, 0]) => Some(Signature::Sig0),
                 _ => None,
             };
             if record.rtype == rtype::OPT {
-                message.opt_count += 1;
+                message.form.opt_count += 1;
                 // an OPT record that is not owned by the root is none (RFC 6891 §6.1.2)
-                if bytes[record.start] == 0 && message.opt.is_none() {
-                    message.opt = Some(OptSpan { start: record.start, end: record.end });
+                if bytes[record.start] == 0 && message.form.opt.is_none() {
+                    message.form.opt = Some(OptSpan { start: record.start, end: record.end });
                 }
             }
         }
@@ -343,8 +384,19 @@ impl<'a> Message<'a> {
         if bytes.len() < HEADER {
             return Err(Malformed::Short);
         }
-        let end = skip_questions(bytes)?;
-        Ok(Message { bytes, questions_end: end, opt: None, opt_count: 0, signature: None, end })
+        let questions_end = skip_questions(bytes)?;
+        let (opt, opt_count, signature, end) = (None, 0, None, questions_end);
+        Ok(Message { bytes, form: Form { length: bytes.len(), questions_end, opt, opt_count, signature, end } })
+    }
+
+    /// The view of octets that were found to have this form; nothing if they were others.
+    pub fn again(bytes: &'a [u8], form: Form) -> Option<Message<'a>> {
+        (bytes.len() == form.length).then_some(Message { bytes, form })
+    }
+
+    /// What was found of it.
+    pub fn form(&self) -> Form {
+        self.form
     }
 
     /// The whole message as received.
@@ -399,43 +451,43 @@ impl<'a> Message<'a> {
 
     /// The question, if there is exactly one.
     pub fn question(&self) -> Option<Question<'a>> {
-        (self.question_count() == 1).then(|| Question { bytes: &self.bytes[HEADER..self.questions_end] })
+        (self.question_count() == 1).then(|| Question { bytes: &self.bytes[HEADER..self.form.questions_end] })
     }
 
     /// Where the questions end.
     pub fn questions_end(&self) -> usize {
-        self.questions_end
+        self.form.questions_end
     }
 
     /// Where the last record ends; behind it may stand octets that belong to nothing.
     pub fn end(&self) -> usize {
-        self.end
+        self.form.end
     }
 
     /// The first OPT record.
     pub fn opt(&self) -> Option<Opt<'a>> {
-        self.opt.map(|span| Opt { bytes: &self.bytes[span.start..span.end] })
+        self.form.opt.map(|span| Opt { bytes: &self.bytes[span.start..span.end] })
     }
 
     /// Where the first OPT record stands.
     pub fn opt_span(&self) -> Option<OptSpan> {
-        self.opt
+        self.form.opt
     }
 
     /// How many records of type OPT the additional section has; more than one is an error of form (RFC 6891 §6.1.1).
     pub fn opt_count(&self) -> u16 {
-        self.opt_count
+        self.form.opt_count
     }
 
     /// How the message is signed, if it is.
     pub fn signature(&self) -> Option<Signature> {
-        self.signature
+        self.form.signature
     }
 
     /// All records in their order.
     pub fn records(&self) -> Records<'a> {
         let left = [self.answer_count(), self.authority_count(), self.additional_count()];
-        Records { bytes: self.bytes, at: self.questions_end, left }
+        Records { bytes: self.bytes, at: self.form.questions_end, left }
     }
 }
 

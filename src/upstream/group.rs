@@ -16,6 +16,7 @@ use super::outcome::{Limits, Vacancy};
 use super::place::Place;
 use super::server::UpstreamServer;
 use crate::config::settings::Policy;
+use crate::dns::message::ReadMessage;
 use crate::metrics::Counters;
 
 /// How long a question waits that no server would answer of late.
@@ -139,7 +140,7 @@ impl Group {
     ///
     /// # Errors
     /// Why there is no answer. It comes at `deadline` at the latest.
-    pub async fn ask(self: &Rc<Self>, asked: Rc<Asked>, deadline: Instant) -> Result<Vec<u8>, Failure> {
+    pub async fn ask(self: &Rc<Self>, asked: Rc<Asked>, deadline: Instant) -> Result<ReadMessage, Failure> {
         if self.places.is_empty() {
             return Err(self.no_answer());
         }
@@ -163,7 +164,7 @@ impl Group {
         asked: Rc<Asked>,
         told: Failure,
         deadline: Instant,
-    ) -> Result<Vec<u8>, Failure> {
+    ) -> Result<ReadMessage, Failure> {
         if self.outage.borrow_mut().take_turn(asked.question().unwrap_or_default(), Instant::now()) {
             return self.find_out(asked, deadline).await.unwrap_or(Err(told));
         }
@@ -174,7 +175,7 @@ impl Group {
 
     /// Asks whether an outage is over, and waits a moment for the answer. One query at a time is asked to its end, so that
     /// it is found out although nobody waits.
-    async fn find_out(self: &Rc<Self>, asked: Rc<Asked>, deadline: Instant) -> Option<Result<Vec<u8>, Failure>> {
+    async fn find_out(self: &Rc<Self>, asked: Rc<Asked>, deadline: Instant) -> Option<Result<ReadMessage, Failure>> {
         if self.finding_out.replace(true) {
             return tokio::time::timeout(REPEAT, self.inquire(asked, deadline)).await.ok();
         }
@@ -187,7 +188,7 @@ impl Group {
         tokio::time::timeout(REPEAT, inquiry).await.ok()?.ok()
     }
 
-    async fn inquire(&self, asked: Rc<Asked>, deadline: Instant) -> Result<Vec<u8>, Failure> {
+    async fn inquire(&self, asked: Rc<Asked>, deadline: Instant) -> Result<ReadMessage, Failure> {
         let began = Instant::now();
         let mut allowance = self.allowance.get();
         allowance.earn(self.conduct.hedge_percent);

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use smallvec::SmallVec;
 
-use crate::dns::message::{self, HEADER, Message, Question, is_response, opcode, opcode_of, rcode};
+use crate::dns::message::{self, Form, HEADER, Message, Question, is_response, opcode, opcode_of, rcode};
 use crate::hashed::BuildAsGiven;
 
 /// The octets of a query, which has as few as this with hardly any exception.
@@ -19,6 +19,8 @@ type Octets = SmallVec<[u8; 96]>;
 #[derive(Debug)]
 pub struct Asked {
     bytes: Octets,
+    /// As it was read, if it goes out as it came.
+    form: Option<Form>,
     /// Where its only question ends; 0 if there is none to compare.
     question_end: usize,
     /// Whether the sections of its answer have the form of RFC 1035.
@@ -31,13 +33,13 @@ impl Asked {
     /// The query that `view` shows, to be sent as `bytes`, which begin with the same header and questions.
     pub fn new(view: &Message<'_>, bytes: &[u8]) -> Asked {
         let question_end = if view.question_count() == 1 { view.questions_end() } else { 0 };
-        let bytes = Octets::from_slice(bytes);
-        Asked { bytes, question_end, sections: opcode::WITH_SECTIONS.contains(&view.opcode()), opaque: false }
+        let (form, bytes) = ((bytes == view.bytes()).then(|| view.form()), Octets::from_slice(bytes));
+        Asked { bytes, form, question_end, sections: opcode::WITH_SECTIONS.contains(&view.opcode()), opaque: false }
     }
 
     /// A query of an operation whose form is unknown.
     pub fn opaque(bytes: &[u8]) -> Asked {
-        Asked { bytes: Octets::from_slice(bytes), question_end: 0, sections: false, opaque: true }
+        Asked { bytes: Octets::from_slice(bytes), form: None, question_end: 0, sections: false, opaque: true }
     }
 
     /// Its only question as it was written, if it has one that could be read.
@@ -48,6 +50,11 @@ impl Asked {
     /// The message with the ID that it came with.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// The view of it; nothing if it does not go out as it came.
+    pub fn view(&self) -> Option<Message<'_>> {
+        Message::again(&self.bytes, self.form?)
     }
 
     /// Whether it may be sent again after its octets may have reached a resolver: standard queries only, since an
@@ -81,10 +88,10 @@ struct Entry<W> {
 }
 
 /// What a message from the resolver turned out to be.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Match<W> {
-    /// The answer that this waiter waits for, to a query sent at this time.
-    Answer(W, Instant),
+#[derive(Debug, Eq, PartialEq)]
+pub enum Match<'a, W> {
+    /// The answer that this waiter waits for, to a query sent at this time, and its view if it could be read.
+    Answer(W, Instant, Option<Message<'a>>),
     /// The answer that this waiter waits for, but its records run past its end.
     Garbled(W),
     /// No query has this ID (any more), or the question is another one: a stray, to be counted and dropped.
@@ -131,7 +138,7 @@ impl<W> InFlight<W> {
     /// Finds whom a message from the resolver is for, and frees its ID.
     ///
     /// A message with the right ID and another question frees nothing: the answer may still come.
-    pub fn take(&mut self, bytes: &[u8]) -> Match<W> {
+    pub fn take<'a>(&mut self, bytes: &'a [u8]) -> Match<'a, W> {
         if bytes.len() < HEADER {
             return Match::NoResponse;
         }
@@ -145,8 +152,10 @@ impl<W> InFlight<W> {
             _ => return Match::Stray,
         }
         match self.entries.remove(&id) {
-            Some(entry) if entry.asked.sections && Message::parse(bytes).is_err() => Match::Garbled(entry.waiter),
-            Some(entry) => Match::Answer(entry.waiter, entry.sent_at),
+            Some(entry) => match Message::parse(bytes).ok() {
+                None if entry.asked.sections => Match::Garbled(entry.waiter),
+                view => Match::Answer(entry.waiter, entry.sent_at, view),
+            },
             None => Match::Stray,
         }
     }

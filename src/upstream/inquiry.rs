@@ -20,6 +20,7 @@ use super::place::Place;
 use super::plan::{Plan, Standing, Step};
 use super::shared::Phase;
 use crate::dns::edit::ExtendedError;
+use crate::dns::message::ReadMessage;
 use crate::dns::refusal::is_worth_a_second_opinion;
 
 /// How long silence must last from when it was first found: what came meanwhile may wait to be read.
@@ -110,7 +111,7 @@ struct Inquiry<'a> {
     attempts: SmallVec<[Attempt; 1]>,
     failure: Failure,
     /// An answer that another server may better.
-    fallback: Option<Vec<u8>>,
+    fallback: Option<ReadMessage>,
     probed: bool,
     alarm: Alarm,
 }
@@ -124,7 +125,7 @@ pub fn inquire(
     means: Means<'_>,
     asked: Rc<Asked>,
     deadline: Instant,
-) -> impl Future<Output = Result<Vec<u8>, Failure>> {
+) -> impl Future<Output = Result<ReadMessage, Failure>> {
     let plan = Plan::new(deadline, means.second_try_after, asked.is_repeatable());
     let (attempts, failure, alarm) = (SmallVec::new(), Failure::default(), Alarm::new(means.alarms));
     let mut inquiry = Inquiry { means, asked, plan, attempts, failure, fallback: None, probed: false, alarm };
@@ -133,7 +134,7 @@ pub fn inquire(
 
 impl Inquiry<'_> {
     /// One turn: takes in what became of attempts, and does what the plan says, until there is something to wait for.
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<Vec<u8>, Failure>> {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<ReadMessage, Failure>> {
         loop {
             if let Some((index, outcome)) = self.first_outcome(context) {
                 match self.take(index, outcome) {
@@ -277,13 +278,13 @@ impl Inquiry<'_> {
     }
 
     /// Takes in what became of an attempt; the answer if it is one to give.
-    fn take(&mut self, index: usize, outcome: Outcome) -> Option<Vec<u8>> {
+    fn take(&mut self, index: usize, outcome: Outcome) -> Option<ReadMessage> {
         let attempt = self.attempts.swap_remove(index);
         let server = self.means.places[attempt.server].server();
         match outcome {
             Outcome::Answer(answer) => {
                 if self.means.second_opinion
-                    && is_worth_a_second_opinion(&answer)
+                    && is_worth_a_second_opinion(answer.bytes())
                     && self.means.places.len() > 1
                     && self.plan.unsatisfied(attempt.connection.id(), Instant::now())
                 {
@@ -298,7 +299,7 @@ impl Inquiry<'_> {
                 }
                 match self.fallback.take() {
                     // two who cannot say: the one that was asked first
-                    Some(fallback) if is_worth_a_second_opinion(&answer) => Some(fallback),
+                    Some(fallback) if is_worth_a_second_opinion(answer.bytes()) => Some(fallback),
                     _ => Some(answer),
                 }
             }
@@ -310,7 +311,7 @@ impl Inquiry<'_> {
         }
     }
 
-    fn give_up(&mut self, now: Instant) -> Result<Vec<u8>, Failure> {
+    fn give_up(&mut self, now: Instant) -> Result<ReadMessage, Failure> {
         self.count_timeouts(now);
         if let Some(fallback) = self.fallback.take() {
             return Ok(fallback);

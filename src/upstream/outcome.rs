@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::dns::message::ReadMessage;
+
 /// The limits of a connection, from the configuration.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -60,7 +62,7 @@ impl fmt::Display for Trouble {
 #[derive(Debug)]
 pub enum Outcome {
     /// The answer, with the ID of the connection.
-    Answer(Vec<u8>),
+    Answer(ReadMessage),
     /// None, and none will come.
     Lost {
         /// Whether the resolver may have the query.

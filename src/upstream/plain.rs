@@ -16,7 +16,7 @@ use super::inflight::{Asked, Ids, InFlight, Match};
 use super::outcome::{Outcome, Trouble};
 use super::server::UpstreamServer;
 use crate::dns::framing::put;
-use crate::dns::message::set_id;
+use crate::dns::message::{ReadMessage, set_id};
 
 /// The largest datagram there is.
 const DATAGRAM: usize = 65_535;
@@ -47,7 +47,7 @@ pub async fn exchange(server: &UpstreamServer, asked: Rc<Asked>, patience: Durat
             tally.octets_sent.add(asked.bytes().len() as u64);
             tally.octets_received.add(answer.len() as u64);
             server.answered();
-            Outcome::Answer(answer)
+            Outcome::Answer(ReadMessage::new(answer))
         }
         Err(error) => {
             let trouble = Trouble::Ended(format!("plain dns: {error}"));

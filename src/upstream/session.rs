@@ -21,7 +21,7 @@ use super::tally::End;
 use super::tempo::Tempo;
 use crate::dns::framing::{Inflow, put, record_length};
 use crate::dns::keepalive::granted_keepalive;
-use crate::dns::message::{Message, set_id};
+use crate::dns::message::{ReadMessage, set_id};
 use crate::metrics::Counters;
 use crate::pace;
 
@@ -270,7 +270,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     fn hand_out(&mut self, now: Instant) -> bool {
         while let Some(message) = self.inflow.next_message() {
             match self.in_flight.take(message) {
-                Match::Answer(waiter, sent_at) => {
+                Match::Answer(waiter, sent_at, view) => {
                     self.counters.upstream_answers.add(1);
                     self.untold.answers += 1;
                     let mut tempo = self.tempo.get();
@@ -281,8 +281,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                     if !self.shared.proven.replace(true) {
                         self.server.answered();
                     }
-                    let granted = Message::parse(message).ok().and_then(|answer| granted_keepalive(&answer));
-                    let unsent = waiter.send(Outcome::Answer(message.to_vec())).is_err();
+                    let granted = view.as_ref().and_then(granted_keepalive);
+                    let answer = ReadMessage::copied(message, view.as_ref());
+                    let unsent = waiter.send(Outcome::Answer(answer)).is_err();
                     self.counters.unsent_answers.add(u64::from(unsent));
                     if let Some(granted) = granted {
                         self.keep_for(granted);

@@ -134,7 +134,7 @@ impl Solo {
             while let Some(message) = self.inflow.next_message() {
                 if !self.first.is_empty() {
                     match self.first.take(message) {
-                        Match::Answer((), _) => return Ok(message.to_vec()),
+                        Match::Answer((), ..) => return Ok(message.to_vec()),
                         Match::Garbled(()) => return Err(Trouble::Garbled),
                         Match::Stray => self.counters.upstream_strays.add(1),
                         Match::NoResponse => {
