@@ -21,6 +21,9 @@ use crate::port_holder;
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
+/// So many workers share one UDP socket, which divides the load evenly however few the clients are. With one each, the
+/// kernel divides the clients, and one worker may have most of them; but more workers would wake each other in vain.
+const SHARED_BY: usize = 2;
 /// Octets of datagrams that may wait for a worker; the kernel may grant less.
 const RECEIVE_BUFFER: usize = 4 * 1024 * 1024;
 /// How often a free port is looked for that both UDP and TCP can have.
@@ -185,8 +188,12 @@ fn bind_address(address: SocketAddr, free: bool, workers: usize) -> Result<Bound
 fn bind_both(address: SocketAddr, free: bool, workers: usize) -> Result<Bound, BindError> {
     let (tcp, address) = bind_each(address, free, workers, "tcp")?;
     let fault = |source: io::Error| BindError { address, kind: "udp", source };
-    let udp: Result<Vec<_>, _> = (0..workers).map(|_| bind_udp(address, free).map_err(fault)).collect();
-    Ok(Bound { address, origin: "own".to_owned(), udp: udp?, tcp, tls: Vec::new() })
+    let mut udp = vec![bind_udp(address, free).map_err(fault)?];
+    while udp.len() < workers {
+        let next = if workers <= SHARED_BY { udp[0].try_clone() } else { bind_udp(address, free) };
+        udp.push(next.map_err(fault)?);
+    }
+    Ok(Bound { address, origin: "own".to_owned(), udp, tcp, tls: Vec::new() })
 }
 
 /// A listener for each worker, and their address with the port that the first got.
@@ -287,6 +294,8 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests fail loudly")]
 
     use super::bind_all;
+    use nix::sys::stat::fstat;
+    use std::collections::HashSet;
 
     #[test]
     fn every_worker_gets_sockets_of_the_same_port_for_both_protocols() {
@@ -299,6 +308,16 @@ mod tests {
                 assert_eq!(share.tcp.unwrap().local_addr().unwrap(), bound.address);
             }
             assert!(bound.share().udp.is_none());
+        }
+    }
+
+    #[test]
+    fn two_workers_share_one_udp_socket_and_more_have_their_own() {
+        for (workers, sockets) in [(1, 1), (2, 1), (3, 3)] {
+            let mut bound = bind_all(&["127.0.0.1:0".parse().unwrap()], false, workers).unwrap();
+            let shares: Vec<_> = (0..workers).map(|_| bound[0].share().udp.unwrap()).collect();
+            let different: HashSet<u64> = shares.iter().map(|socket| fstat(socket).unwrap().st_ino).collect();
+            assert_eq!(different.len(), sockets, "{workers}");
         }
     }
 

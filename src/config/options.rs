@@ -228,7 +228,7 @@ macro_rules! options {
 
 options! {
     WORKERS: "", "workers", Kind::Integer { min: 1, max: 64 }, Restart, "", None,
-        "Threads that serve queries, each with its own sockets and upstream connections.",
+        "Threads that serve queries, each with its own upstream connections.",
         "By default one for each processor, at most 4.";
     USER: "", "user", Kind::Account, Restart, "", None,
         "The user that serves, when started as root: root's rights are given up for good once the sockets are bound.",
