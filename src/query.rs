@@ -13,7 +13,6 @@
 //!
 //! [`Path::receive`] does not wait and takes no task; only what must be asked does.
 
-use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -321,12 +320,9 @@ impl Path {
         let Ok((changed, passage)) = to_resolver(&query, rules.switches, link, family) else {
             return reply.or(reserve).map_or_else(|| self.malformed(bytes), Verdict::Reply);
         };
-        let (sent, original) = match changed {
-            Some(changed) => (Cow::Owned(changed), Some(bytes.into())),
-            None => (Cow::Borrowed(bytes), None),
-        };
+        let (sent, original) = (changed.as_deref().unwrap_or(bytes), changed.is_some().then(|| bytes.into()));
         let is_transfer = matches!(way, Way::Transfer(_)) && matches!(link, Link::Stream { .. });
-        let mut pending = self.pending(&rules, group, Asked::new(&query, &sent), original, passage, way);
+        let mut pending = self.pending(&rules, group, Asked::new(&query, sent), original, passage, way);
         pending.errand = address.map(|address| rules.memory.errand(address));
         pending.reserve = reserve;
         if let Some(reply) = reply {

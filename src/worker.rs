@@ -20,7 +20,7 @@ use crate::dns::crossing::Switches;
 use crate::dns::reuse::Lifetimes;
 use crate::dns::suffix::Suffixes;
 use crate::listen::datagrams::Arrivals;
-use crate::listen::limits::Places;
+use crate::listen::limits::{Limits, Places};
 use crate::listen::stream::Transport;
 use crate::listen::{stream, udp};
 use crate::memory::{Memory, Shared};
@@ -114,9 +114,9 @@ fn conduct(settings: &Settings, policy: Policy) -> Conduct {
 }
 
 /// The limits of connections of clients: those of each, and how many in all and for each client.
-fn stream_limits(settings: &Settings) -> (stream::Limits, usize, usize) {
+fn stream_limits(settings: &Settings) -> (Limits, usize, usize) {
     let listen = &settings.listen;
-    let limits = stream::Limits {
+    let limits = Limits {
         idle: listen.tcp_idle_timeout,
         write: listen.tcp_write_timeout,
         in_flight: listen.tcp_in_flight,

@@ -1,7 +1,7 @@
 //! Many futures of one kind within one task, in places that are used again: a query that has to be asked costs neither a
 //! task nor an allocation of its own.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -120,6 +120,16 @@ impl<F: Future> Crowd<F> {
             (self.places, self.free) = Default::default();
         }
         Some(output)
+    }
+
+    /// Polls all to their end.
+    pub async fn finish(mut self, mut done: impl FnMut(F::Output)) {
+        poll_fn(|context| {
+            self.listen(context);
+            self.poll(context, &mut done);
+            if self.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
     }
 
     /// Polls those who are due, as many as have their turn at once; `done` gets the outputs.

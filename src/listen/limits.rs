@@ -5,7 +5,20 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// The limits of a client's connection, from the configuration.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Without a whole message for so long, and with nothing to answer, it is closed.
+    pub idle: Duration,
+    /// With answers that the client does not read for so long, it is closed.
+    pub write: Duration,
+    /// Queries in flight; at this number no more is read.
+    pub in_flight: usize,
+    /// Octets of answers that wait; at this number no more is read.
+    pub unread: usize,
+}
 
 /// Whom connections are counted for: an IPv4 address, or an IPv6 network of 64 bits, of which one host has the whole.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]

@@ -21,7 +21,7 @@ use tokio::time::Sleep;
 
 use super::crowd::Crowd;
 use super::handshake::{LONGEST, shake_hands};
-use super::limits::{Admission, Places};
+use super::limits::{Admission, Limits, Places};
 use crate::bell::Bell;
 use crate::dns::crossing::Link;
 use crate::dns::framing::{Inflow, put};
@@ -37,19 +37,6 @@ const READS_PER_TURN: usize = 16;
 const PLACES: usize = 1;
 /// How long accepting pauses when the process has no file or memory left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// The limits of a client's connection, from the configuration.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Without a whole message for so long, and with nothing to answer, it is closed.
-    pub idle: Duration,
-    /// With answers that the client does not read for so long, it is closed.
-    pub write: Duration,
-    /// Queries in flight; at this number no more is read.
-    pub in_flight: usize,
-    /// Octets of answers that wait; at this number no more is read.
-    pub unread: usize,
-}
 
 /// What clients speak below DNS.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -213,12 +200,6 @@ impl Desk {
         self.in_flight.set(self.in_flight.get() - 1);
     }
 
-    /// Takes one message of a transfer to be written.
-    fn hand_in(&self, answer: &[u8]) {
-        put(&mut self.outgoing.borrow_mut(), answer);
-        self.bell.ring();
-    }
-
     /// Takes one message of many, when the client has read enough of those before.
     async fn hand_in_when_read(&self, answer: &[u8]) -> Result<(), Gone> {
         while self.outgoing.borrow().len() >= self.unread_limit.get() && !self.broken.get() {
@@ -227,7 +208,8 @@ impl Desk {
         if self.broken.get() {
             return Err(Gone);
         }
-        self.hand_in(answer);
+        put(&mut self.outgoing.borrow_mut(), answer);
+        self.bell.ring();
         Ok(())
     }
 
@@ -304,17 +286,9 @@ where
     desk.broken.set(true);
     desk.room.notify_waiters();
     hall.leave(number);
-    let mut left = conversation.crowd;
-    if !left.is_empty() {
+    if !conversation.crowd.is_empty() {
         // others may wait for the same, and the memory learns it
-        spawn_local(async move {
-            let finished = poll_fn(|context| {
-                left.listen(context);
-                left.poll(context, |_| hall.path.counters().unsent_answers.add(1));
-                if left.is_empty() { Poll::Ready(()) } else { Poll::Pending }
-            });
-            finished.await;
-        });
+        spawn_local(conversation.crowd.finish(move |_| hall.path.counters().unsent_answers.add(1)));
     }
 }
 
