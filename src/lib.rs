@@ -18,6 +18,7 @@ pub mod listen {
     pub mod datagrams;
     pub mod handshake;
     pub mod limits;
+    pub mod shift;
     pub mod stream;
     pub mod udp;
 }

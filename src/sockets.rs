@@ -17,6 +17,7 @@ use nix::sys::socket::{
 use crate::config::options;
 use crate::inherited::{Inherited, Kind};
 use crate::listen::datagrams::{Arrivals, forbid_fragments};
+use crate::listen::shift::Duty;
 use crate::port_holder;
 
 /// Connections that wait to be accepted.
@@ -35,6 +36,8 @@ pub struct UdpListener {
     pub socket: Arrivals,
     /// Whether it serves more than one address, so that each datagram must tell its own.
     pub many_addresses: bool,
+    /// Whether this worker looks at it.
+    pub duty: Duty,
 }
 
 /// The sockets of one address, for every worker.
@@ -43,15 +46,15 @@ pub struct Bound {
     pub address: SocketAddr,
     /// Where they came from, for people.
     pub origin: String,
-    udp: Vec<StdUdpSocket>,
+    udp: Vec<(StdUdpSocket, Duty)>,
     tcp: Vec<StdTcpListener>,
     tls: Vec<StdTcpListener>,
 }
 
 /// One worker's share of a [`Bound`].
 pub struct Share {
-    /// Datagrams.
-    pub udp: Option<StdUdpSocket>,
+    /// Datagrams, and who looks at the socket.
+    pub udp: Option<(StdUdpSocket, Duty)>,
     /// Connections.
     pub tcp: Option<StdTcpListener>,
     /// Connections of TLS.
@@ -70,8 +73,7 @@ pub fn adopt(inherited: Vec<Inherited>, workers: usize) -> Result<Vec<Bound>, Bi
         match kind {
             Kind::Udp(socket) => {
                 prepare_udp(socket.as_fd(), address).map_err(fault("udp"))?;
-                let shares: io::Result<_> = (0..workers).map(|_| socket.try_clone()).collect();
-                bound.udp = shares.map_err(fault("udp"))?;
+                bound.udp = shared(&socket, workers).map_err(fault("udp"))?;
             }
             Kind::Tcp(listener) => {
                 let shares: io::Result<_> = (0..workers).map(|_| listener.try_clone()).collect();
@@ -188,12 +190,18 @@ fn bind_address(address: SocketAddr, free: bool, workers: usize) -> Result<Bound
 fn bind_both(address: SocketAddr, free: bool, workers: usize) -> Result<Bound, BindError> {
     let (tcp, address) = bind_each(address, free, workers, "tcp")?;
     let fault = |source: io::Error| BindError { address, kind: "udp", source };
-    let mut udp = vec![bind_udp(address, free).map_err(fault)?];
-    while udp.len() < workers {
-        let next = if workers <= SHARED_BY { udp[0].try_clone() } else { bind_udp(address, free) };
-        udp.push(next.map_err(fault)?);
-    }
-    Ok(Bound { address, origin: "own".to_owned(), udp, tcp, tls: Vec::new() })
+    let udp: io::Result<Vec<_>> = if workers <= SHARED_BY {
+        bind_udp(address, free).and_then(|socket| shared(&socket, workers))
+    } else {
+        let own = || bind_udp(address, free).and_then(|socket| shared(&socket, 1));
+        (0..workers).map(|_| own()).collect::<io::Result<Vec<_>>>().map(|own| own.into_iter().flatten().collect())
+    };
+    Ok(Bound { address, origin: "own".to_owned(), udp: udp.map_err(fault)?, tcp, tls: Vec::new() })
+}
+
+/// One socket for all of so many workers.
+fn shared(socket: &StdUdpSocket, workers: usize) -> io::Result<Vec<(StdUdpSocket, Duty)>> {
+    Duty::shared_by(workers).into_iter().map(|duty| Ok((socket.try_clone()?, duty))).collect()
 }
 
 /// A listener for each worker, and their address with the port that the first got.
@@ -304,7 +312,7 @@ mod tests {
             assert_ne!(bound.address.port(), 0);
             for _ in 0..3 {
                 let share = bound.share();
-                assert_eq!(share.udp.unwrap().local_addr().unwrap(), bound.address);
+                assert_eq!(share.udp.unwrap().0.local_addr().unwrap(), bound.address);
                 assert_eq!(share.tcp.unwrap().local_addr().unwrap(), bound.address);
             }
             assert!(bound.share().udp.is_none());
@@ -315,7 +323,7 @@ mod tests {
     fn two_workers_share_one_udp_socket_and_more_have_their_own() {
         for (workers, sockets) in [(1, 1), (2, 1), (3, 3)] {
             let mut bound = bind_all(&["127.0.0.1:0".parse().unwrap()], false, workers).unwrap();
-            let shares: Vec<_> = (0..workers).map(|_| bound[0].share().udp.unwrap()).collect();
+            let shares: Vec<_> = (0..workers).map(|_| bound[0].share().udp.unwrap().0).collect();
             let different: HashSet<u64> = shares.iter().map(|socket| fstat(socket).unwrap().st_ino).collect();
             assert_eq!(different.len(), sockets, "{workers}");
         }

@@ -224,9 +224,9 @@ async fn run(work: Work) -> io::Result<()> {
     let Workplace { path, hall } = &*workplace;
     let (mut datagrams, mut accepting) = (JoinSet::new(), JoinSet::new());
     for Share { udp, tcp, tls } in sockets {
-        if let Some(socket) = udp {
+        if let Some((socket, duty)) = udp {
             let many_addresses = socket.local_addr()?.ip().is_unspecified();
-            let listener = UdpListener { socket: Arrivals::new(socket)?, many_addresses };
+            let listener = UdpListener { socket: Arrivals::new(socket), many_addresses, duty };
             datagrams.spawn_local(udp::serve(listener, path.clone(), stop.clone()));
         }
         for (listener, transport) in [(tcp, Transport::Tcp), (tls, Transport::Tls)] {

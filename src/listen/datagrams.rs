@@ -15,6 +15,7 @@ use std::io;
 use std::mem::{size_of, zeroed};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use libc::{c_int, c_uint, iovec, mmsghdr, sockaddr_in, sockaddr_in6, socklen_t};
@@ -61,23 +62,40 @@ pub struct Outgoing {
 
 /// A socket that says when datagrams come, and nothing else: the kernel would tell of room for more with every datagram
 /// that leaves, and wake the worker for nothing each time.
-pub struct Arrivals(AsyncFd<UdpSocket>);
+pub struct Arrivals {
+    socket: Arc<UdpSocket>,
+    /// While it is watched.
+    watched: Option<AsyncFd<Arc<UdpSocket>>>,
+}
 
 impl Arrivals {
-    /// Watches a socket that does not block.
+    /// A socket that does not block, and is not watched yet.
+    pub fn new(socket: UdpSocket) -> Arrivals {
+        Arrivals { socket: Arc::new(socket), watched: None }
+    }
+
+    /// Watches the socket from now on.
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn new(socket: UdpSocket) -> io::Result<Arrivals> {
-        // SAFETY: the socket is owned by what watches it, cannot be reached mutably, and always gives the descriptor that
-        // it was made with, which it closes only when it is dropped
-        let watched = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) };
-        Ok(Arrivals(watched?))
+    pub fn watch(&mut self) -> io::Result<()> {
+        if self.watched.is_none() {
+            // SAFETY: what watches the socket shares in owning it, so that it stays open; it cannot be reached mutably, and
+            // always gives the descriptor that it was made with
+            let watched = unsafe { AsyncFd::register_with_interest(self.socket.clone(), Interest::READABLE) };
+            self.watched = Some(watched?);
+        }
+        Ok(())
     }
 
-    /// Ready while datagrams may wait, until the guard is told that none does.
-    pub fn poll(&self, context: &mut Context<'_>) -> Poll<io::Result<AsyncFdReadyGuard<'_, UdpSocket>>> {
-        self.0.poll_read_ready(context)
+    /// Watches it no more.
+    pub fn look_away(&mut self) {
+        self.watched = None;
+    }
+
+    /// Ready while datagrams may wait, until the guard is told that none does; never while the socket is not watched.
+    pub fn poll(&self, context: &mut Context<'_>) -> Poll<io::Result<AsyncFdReadyGuard<'_, Arc<UdpSocket>>>> {
+        self.watched.as_ref().map_or(Poll::Pending, |watched| watched.poll_read_ready(context))
     }
 
     /// The socket once more, to wait until it takes more datagrams: rare, and worth watching only then.
@@ -85,13 +103,13 @@ impl Arrivals {
     /// # Errors
     /// If there is no descriptor left, or what the kernel says.
     pub fn departures(&self) -> io::Result<tokio::net::UdpSocket> {
-        tokio::net::UdpSocket::from_std(self.0.get_ref().try_clone()?)
+        tokio::net::UdpSocket::from_std(self.socket.try_clone()?)
     }
 }
 
 impl AsFd for Arrivals {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.get_ref().as_fd()
+        self.socket.as_fd()
     }
 }
 
@@ -488,8 +506,8 @@ mod tests {
         };
         let mut builder = tokio::runtime::Builder::new_current_thread();
         builder.enable_all().on_thread_unpark(counts).build().unwrap().block_on(async {
-            let (socket, mut inbox, mut outbox) =
-                (Arrivals::new(server).unwrap(), Inbox::new(false), Outbox::default());
+            let (mut socket, mut inbox, mut outbox) = (Arrivals::new(server), Inbox::new(false), Outbox::default());
+            socket.watch().unwrap();
             // whoever asks for room is told at once, as there is some
             socket.departures().unwrap().writable().await.unwrap();
             for _ in 0..ROUNDS {

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use super::crowd::Crowd;
 use super::datagrams::{Arrivals, BATCH, Datagram, Inbox, LocalAddress, Outbox, Outgoing};
+use super::shift::Duty;
 use crate::dns::crossing::Link;
 use crate::dns::edit::truncate;
 use crate::dns::message::{self, HEADER, Message};
@@ -51,6 +52,7 @@ async fn ask(path: Rc<Path>, pending: Pending, origin: Origin) -> (Origin, Vec<u
 pub async fn serve(listener: UdpListener, path: Rc<Path>, mut stop: watch::Receiver<bool>) {
     let mut service = Service {
         socket: listener.socket,
+        duty: listener.duty,
         room: None,
         inbox: Inbox::new(listener.many_addresses),
         outbox: Outbox::default(),
@@ -85,6 +87,8 @@ struct Desk {
 
 struct Service<F: Future> {
     socket: Arrivals,
+    /// Whether this worker looks at it.
+    duty: Duty,
     /// While the socket takes no more answers: where it is heard when it does.
     room: Option<UdpSocket>,
     inbox: Inbox,
@@ -112,6 +116,13 @@ impl<F: Future<Output = (Origin, Vec<u8>)>> Service<F> {
     }
 
     fn receive(&mut self, context: &mut Context<'_>) {
+        if !self.duty.poll(context) {
+            return;
+        }
+        if let Err(error) = self.socket.watch() {
+            // whoever looks at it already goes on
+            return log::warn!("watching a udp socket: {error}");
+        }
         for _ in 0..BATCHES_PER_TURN {
             let Poll::Ready(ready) = self.socket.poll(context) else { return };
             let mut ready = match ready {
@@ -122,6 +133,7 @@ impl<F: Future<Output = (Origin, Vec<u8>)>> Service<F> {
             match self.inbox.receive(self.socket.as_fd()) {
                 Ok(count) => {
                     pace::brought(count);
+                    let is_on_duty = self.duty.looked(count);
                     if count < BATCH {
                         // there was room for more: nothing waits, and the kernel will say when something does
                         ready.clear_ready();
@@ -133,8 +145,16 @@ impl<F: Future<Output = (Origin, Vec<u8>)>> Service<F> {
                             done.into_iter().for_each(|done| self.desk.answered(done));
                         }
                     }
+                    if !is_on_duty {
+                        return self.socket.look_away();
+                    }
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => ready.clear_ready(),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    ready.clear_ready();
+                    if !self.duty.looked(0) {
+                        return self.socket.look_away();
+                    }
+                }
                 // what one client's network did to a datagram says nothing about the socket
                 Err(error) => log::debug!("receiving a datagram: {error}"),
             }

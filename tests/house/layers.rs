@@ -103,6 +103,7 @@ const LAYERS: &[(u8, &[&str])] = &[
             "hashed",
             "inherited",
             "listen/crowd",
+            "listen/shift",
             "metrics",
             "network_changes",
             "own_listeners",
