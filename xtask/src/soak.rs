@@ -187,15 +187,16 @@ fn connections(program: &Path, scale: f64) -> Result<String, String> {
             }
             *count += stand.counts().connections - before;
         }
+        let made = kinds.iter().map(|(_, count)| count).sum::<usize>();
         match start {
-            // the first time round nothing counts yet
-            None => {
+            // nothing counts yet: only after some rounds there have been as many connections at once as there ever are
+            None if made >= wanted / 5 => {
                 pause(10 * SECOND);
                 start = Some(stand.held()?);
                 kinds.iter_mut().for_each(|(_, count)| *count = 0);
             }
-            Some(_) if kinds.iter().map(|(_, count)| count).sum::<usize>() >= wanted => break,
-            Some(_) => {}
+            Some(_) if made >= wanted => break,
+            _ => {}
         }
     }
     let held = stand.settled(start.unwrap_or_default());

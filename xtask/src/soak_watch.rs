@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 /// How far memory may be from where it was, in percent.
 const MEMORY_LEEWAY: u64 = 10;
-/// How long a program may take to come back to what it held, after the last fault: longer than it keeps a connection that
-/// nobody uses any more.
-const SETTLE: Duration = Duration::from_secs(150);
+/// How long a program may take to come back to what it held, after the last fault: longer than it keeps a connection ready
+/// that nobody uses any more, two minutes and then two minutes.
+const SETTLE: Duration = Duration::from_secs(300);
 
 /// What a program holds at one moment.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
