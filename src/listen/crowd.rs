@@ -1,7 +1,8 @@
 //! Many futures of one kind within one task, in places that are used again: a query that has to be asked costs neither a
-//! task nor an allocation of its own.
+//! task nor an allocation of its own. As in tasks of their own, one that panics ends alone.
 
 use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -48,16 +49,21 @@ impl Wake for Call {
     }
 }
 
-struct Place<F> {
+struct Place<F, K> {
     /// Stays where it is as long as the place is there; nothing while the place is free.
     future: Pin<Box<Option<F>>>,
+    /// What it is for; nothing while the place is free.
+    key: Option<K>,
     call: Arc<Call>,
     waker: Waker,
 }
 
-/// Futures that are under way.
-pub struct Crowd<F> {
-    places: Vec<Place<F>>,
+/// What came of a future: nothing if it panicked.
+pub type Done<F, K> = (K, Option<<F as Future>::Output>);
+
+/// Futures that are under way, each with what it is for.
+pub struct Crowd<F, K> {
+    places: Vec<Place<F, K>>,
     /// The places in `places` that are free.
     free: Vec<usize>,
     /// How many places are kept when nothing is under way.
@@ -67,9 +73,9 @@ pub struct Crowd<F> {
     turn: Vec<usize>,
 }
 
-impl<F: Future> Crowd<F> {
+impl<F: Future, K> Crowd<F, K> {
     /// Nobody, with at most `kept` places when nobody is under way any more.
-    pub fn new(kept: usize) -> Crowd<F> {
+    pub fn new(kept: usize) -> Crowd<F, K> {
         Crowd { places: Vec::new(), free: Vec::new(), kept, roll: Arc::default(), turn: Vec::new() }
     }
 
@@ -96,34 +102,44 @@ impl<F: Future> Crowd<F> {
         self.free.pop().unwrap_or_else(|| {
             let place = self.places.len();
             let call = Arc::new(Call { roll: self.roll.clone(), place, is_due: AtomicBool::new(false) });
-            self.places.push(Place { future: Box::pin(None), waker: call.clone().into(), call });
+            self.places.push(Place { future: Box::pin(None), key: None, waker: call.clone().into(), call });
             place
         })
     }
 
-    /// Polls a future for the first time; its output if there is nothing to wait for.
-    pub fn begin(&mut self, future: F) -> Option<F::Output> {
-        let place = self.vacant_place();
-        self.places[place].future.set(Some(future));
-        self.poll_place(place)
+    /// Polls a future for the first time; what came of it if there is nothing to wait for.
+    pub fn begin(&mut self, key: K, future: F) -> Option<Done<F, K>> {
+        let at = self.vacant_place();
+        let place = &mut self.places[at];
+        place.future.set(Some(future));
+        place.key = Some(key);
+        self.poll_place(at)
     }
 
-    fn poll_place(&mut self, at: usize) -> Option<F::Output> {
+    fn poll_place(&mut self, at: usize) -> Option<Done<F, K>> {
         let place = self.places.get_mut(at)?;
         // whoever held the place before may have been woken once more
         let future = place.future.as_mut().as_pin_mut()?;
-        let Poll::Ready(output) = future.poll(&mut Context::from_waker(&place.waker)) else { return None };
+        let waker = &place.waker;
+        // a future that has panicked is dropped, and not looked at again
+        let polled = catch_unwind(AssertUnwindSafe(|| future.poll(&mut Context::from_waker(waker))));
+        let output = match polled {
+            Ok(Poll::Pending) => return None,
+            Ok(Poll::Ready(output)) => Some(output),
+            Err(_) => None,
+        };
         place.future.set(None);
+        let key = place.key.take()?;
         self.free.push(at);
         if self.is_empty() && self.places.len() > self.kept {
             // what a crowd took is given back
             (self.places, self.free) = Default::default();
         }
-        Some(output)
+        Some((key, output))
     }
 
     /// Polls all to their end.
-    pub async fn finish(mut self, mut done: impl FnMut(F::Output)) {
+    pub async fn finish(mut self, mut done: impl FnMut(Done<F, K>)) {
         poll_fn(|context| {
             self.listen(context);
             self.poll(context, &mut done);
@@ -132,8 +148,8 @@ impl<F: Future> Crowd<F> {
         .await;
     }
 
-    /// Polls those who are due, as many as have their turn at once; `done` gets the outputs.
-    pub fn poll(&mut self, context: &Context<'_>, mut done: impl FnMut(F::Output)) {
+    /// Polls those who are due, as many as have their turn at once; `done` gets what came of them.
+    pub fn poll(&mut self, context: &Context<'_>, mut done: impl FnMut(Done<F, K>)) {
         if self.turn.is_empty() {
             std::mem::swap(&mut self.turn, &mut lock(&self.roll).due);
         }
@@ -179,7 +195,7 @@ mod tests {
     }
 
     struct Bench {
-        crowd: Crowd<Receiver<usize>>,
+        crowd: Crowd<Receiver<usize>, ()>,
         count: Arc<Count>,
         waker: Waker,
     }
@@ -192,14 +208,14 @@ mod tests {
 
         fn begin(&mut self) -> Sender<usize> {
             let (sender, receiver) = channel();
-            assert!(self.crowd.begin(receiver).is_none());
+            assert!(self.crowd.begin((), receiver).is_none());
             sender
         }
 
         fn turn(&mut self) -> Vec<Result<usize, RecvError>> {
             let (mut out, context) = (Vec::new(), Context::from_waker(&self.waker));
             self.crowd.listen(&context);
-            self.crowd.poll(&context, |one| out.push(one));
+            self.crowd.poll(&context, |((), one)| out.push(one.unwrap()));
             out
         }
     }
@@ -222,7 +238,19 @@ mod tests {
     #[test]
     fn what_needs_no_waiting_is_done_at_once() {
         let mut crowd = Crowd::new(8);
-        assert_eq!(crowd.begin(std::future::ready(7)), Some(7));
+        assert_eq!(crowd.begin('a', std::future::ready(7)), Some(('a', Some(7))));
+        assert!(crowd.is_empty());
+    }
+
+    #[test]
+    fn one_that_panics_ends_alone() {
+        let mut crowd = Crowd::new(8);
+        let answer = |number: u8| async move {
+            assert_ne!(number, 2, "this one panics");
+            number
+        };
+        let done: Vec<_> = (1..4).map(|number| crowd.begin(number, answer(number))).collect();
+        assert_eq!(done, [Some((1, Some(1))), Some((2, None)), Some((3, Some(3)))]);
         assert!(crowd.is_empty());
     }
 

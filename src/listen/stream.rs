@@ -195,8 +195,10 @@ impl Desk {
     }
 
     /// A query that was under way has its answer.
-    fn answered(&self, answer: &[u8]) {
-        put(&mut self.outgoing.borrow_mut(), answer);
+    fn answered(&self, answer: Option<Vec<u8>>) {
+        if let Some(answer) = answer {
+            put(&mut self.outgoing.borrow_mut(), &answer);
+        }
         self.in_flight.set(self.in_flight.get() - 1);
     }
 
@@ -309,7 +311,7 @@ struct Conversation<S, F> {
     last_progress: Instant,
     timer: Pin<Box<Sleep>>,
     /// The queries that are asked.
-    crowd: Crowd<F>,
+    crowd: Crowd<F, ()>,
     ask: fn(Rc<Path>, Pending) -> F,
     desk: Rc<Desk>,
     hall: Rc<Hall>,
@@ -327,7 +329,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, F: Future<Output = Vec<u8>>> Conversatio
             return Poll::Ready(Ok(()));
         }
         // before reading: what is answered makes room for what is read
-        self.crowd.poll(context, |answer| self.desk.answered(&answer));
+        self.crowd.poll(context, |((), answer)| self.desk.answered(answer));
         if let Poll::Ready(Err(error)) = self.read(context) {
             return Poll::Ready(Err(error));
         }
@@ -415,8 +417,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin, F: Future<Output = Vec<u8>>> Conversatio
                 Verdict::Reply(answer) => put(&mut self.desk.outgoing.borrow_mut(), &answer),
                 Verdict::Relay(pending) => {
                     desk.in_flight.set(desk.in_flight.get() + 1);
-                    let done = self.crowd.begin((self.ask)(path, pending));
-                    done.into_iter().for_each(|answer| desk.answered(&answer));
+                    let done = self.crowd.begin((), (self.ask)(path, pending));
+                    done.into_iter().for_each(|((), answer)| desk.answered(answer));
                 }
                 Verdict::Transfer(pending) => {
                     desk.in_flight.set(desk.in_flight.get() + 1);

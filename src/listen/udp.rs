@@ -44,8 +44,8 @@ struct Origin {
 }
 
 /// Asks, for one client.
-async fn ask(path: Rc<Path>, pending: Pending, origin: Origin) -> (Origin, Vec<u8>) {
-    (origin, path.relay(pending).await)
+async fn ask(path: Rc<Path>, pending: Pending) -> Vec<u8> {
+    path.relay(pending).await
 }
 
 /// Serves one socket until `stop` says so; what has been received by then is still answered.
@@ -95,12 +95,12 @@ struct Service<F: Future> {
     outbox: Outbox,
     desk: Desk,
     /// The queries that are asked.
-    crowd: Crowd<F>,
-    ask: fn(Rc<Path>, Pending, Origin) -> F,
+    crowd: Crowd<F, Origin>,
+    ask: fn(Rc<Path>, Pending) -> F,
     stopped: bool,
 }
 
-impl<F: Future<Output = (Origin, Vec<u8>)>> Service<F> {
+impl<F: Future<Output = Vec<u8>>> Service<F> {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
         self.crowd.listen(context);
         if !self.stopped {
@@ -141,7 +141,7 @@ impl<F: Future<Output = (Origin, Vec<u8>)>> Service<F> {
                     let link = Link::Datagram { limit: usize::from(self.desk.path.rules().udp_payload_limit) };
                     for datagram in self.inbox.datagrams() {
                         if let Some((pending, origin)) = self.desk.take(&datagram, link) {
-                            let done = self.crowd.begin((self.ask)(self.desk.path.clone(), pending, origin));
+                            let done = self.crowd.begin(origin, (self.ask)(self.desk.path.clone(), pending));
                             done.into_iter().for_each(|done| self.desk.answered(done));
                         }
                     }
@@ -245,9 +245,11 @@ impl Desk {
         hasher.finish()
     }
 
-    fn answered(&mut self, (Origin { peer, local, identity }, bytes): (Origin, Vec<u8>)) {
+    fn answered(&mut self, (Origin { peer, local, identity }, answer): (Origin, Option<Vec<u8>>)) {
         self.pending.remove(&identity);
-        self.hand_in(Outgoing { bytes, peer, local });
+        if let Some(bytes) = answer {
+            self.hand_in(Outgoing { bytes, peer, local });
+        }
     }
 
     fn hand_in(&mut self, answer: Outgoing) {
