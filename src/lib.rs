@@ -138,3 +138,6 @@ pub mod log;
 pub mod log_lines;
 pub mod log_sinks;
 pub mod metrics;
+
+#[cfg(test)]
+mod wake_count_tests;

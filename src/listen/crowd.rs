@@ -174,25 +174,10 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests fail loudly")]
 
     use super::{Crowd, MOST_IN_TURN};
+    use crate::wake_count_tests::Count;
     use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::task::{Context, Wake, Waker};
+    use std::task::{Context, Waker};
     use tokio::sync::oneshot::{Receiver, Sender, channel, error::RecvError};
-
-    #[derive(Default)]
-    struct Count(AtomicUsize);
-
-    impl Wake for Count {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    impl Count {
-        fn taken(&self) -> usize {
-            self.0.swap(0, Ordering::Relaxed)
-        }
-    }
 
     struct Bench {
         crowd: Crowd<Receiver<usize>, ()>,

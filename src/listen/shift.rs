@@ -95,18 +95,9 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests fail loudly")]
 
     use super::{Duty, STAY};
+    use crate::wake_count_tests::Count;
     use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::task::{Context, Wake, Waker};
-
-    #[derive(Default)]
-    struct Count(AtomicUsize);
-
-    impl Wake for Count {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
-    }
+    use std::task::{Context, Waker};
 
     #[test]
     fn the_others_are_called_while_the_first_has_much_to_do() {
@@ -117,10 +108,10 @@ mod tests {
         assert!(first.poll(&context) && !second.poll(&context) && !second.poll(&context) && !third.poll(&context));
         // a burst is no load
         assert!(first.looked(30) && (0..100).all(|_| first.looked(3)));
-        assert_eq!(count.0.load(Ordering::Relaxed), 0);
+        assert_eq!(count.taken(), 0);
         assert!((0..100).all(|_| first.looked(9)));
         // both wait with the same waker here
-        assert_eq!(count.0.load(Ordering::Relaxed), 1);
+        assert_eq!(count.taken(), 1);
         assert!(second.poll(&context) && third.poll(&context));
         // each has enough to do
         assert!((0..1000).all(|_| second.looked(5)));

@@ -162,21 +162,12 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests fail loudly")]
 
     use super::{Alarm, Alarms, Book, KEPT};
+    use crate::wake_count_tests::Count;
     use std::future::poll_fn;
     use std::rc::Rc;
     use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::task::{Wake, Waker};
+    use std::task::Waker;
     use std::time::{Duration, Instant};
-
-    #[derive(Default)]
-    struct Count(AtomicUsize);
-
-    impl Wake for Count {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
-    }
 
     fn ms(count: u64) -> Duration {
         Duration::from_millis(count)
@@ -211,7 +202,7 @@ mod tests {
         book.write(Some(places[2]), now + ms(8), &counts[2].clone().into());
         book.strike_out(places[3]);
         book.ring(now + ms(5)).into_iter().for_each(Waker::wake);
-        let woken: Vec<usize> = counts.iter().map(|count| count.0.load(Ordering::Relaxed)).collect();
+        let woken: Vec<usize> = counts.iter().map(|count| count.taken()).collect();
         assert_eq!(woken, [1, 1, 0, 0, 1, 1, 0, 0, 0, 0]);
         assert_eq!(book.set_for, Some(now + ms(6)));
     }
@@ -223,7 +214,7 @@ mod tests {
             alarms.book.borrow_mut().write(None, now + ms(step), &count.clone().into());
         }
         alarms.wake_all();
-        assert_eq!(count.0.load(Ordering::Relaxed), 3);
+        assert_eq!(count.taken(), 3);
         assert_eq!(alarms.book.borrow_mut().ring(now + ms(2)).len(), 2);
     }
 
