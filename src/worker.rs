@@ -226,7 +226,12 @@ async fn run(work: Work) -> io::Result<()> {
     for Share { udp, tcp, tls } in sockets {
         if let Some((socket, duty)) = udp {
             let many_addresses = socket.local_addr()?.ip().is_unspecified();
-            let listener = UdpListener { socket: Arrivals::new(socket), many_addresses, duty };
+            let mut socket = Arrivals::new(socket);
+            if duty.is_first() {
+                // if it cannot, nobody would
+                socket.watch()?;
+            }
+            let listener = UdpListener { socket, many_addresses, duty };
             datagrams.spawn_local(udp::serve(listener, path.clone(), stop.clone()));
         }
         for (listener, transport) in [(tcp, Transport::Tcp), (tls, Transport::Tls)] {

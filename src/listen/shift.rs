@@ -63,6 +63,11 @@ impl Duty {
         (0..workers).map(duty).collect()
     }
 
+    /// Whether the worker looks at the socket as long as it lives.
+    pub fn is_first(&self) -> bool {
+        self.is_first
+    }
+
     /// Whether the worker is to look at the socket now; if not, its task will be woken when it is.
     pub fn poll(&mut self, context: &Context<'_>) -> bool {
         if !self.is_on && self.shift.poll(context) {
@@ -71,8 +76,9 @@ impl Duty {
         self.is_on
     }
 
-    /// A look has brought so many datagrams. Returns whether the worker is to look on.
-    pub fn looked(&mut self, datagrams: usize) -> bool {
+    /// A look has brought so many datagrams. Returns whether the worker is to look on; if not, its task will be woken when
+    /// it is to look again.
+    pub fn looked(&mut self, datagrams: usize, context: &Context<'_>) -> bool {
         let datagrams = u32::try_from(datagrams).unwrap_or(u32::MAX).min(1000);
         self.average = self.average - self.average / 8 + datagrams;
         if self.is_first {
@@ -85,6 +91,8 @@ impl Duty {
         if self.looks >= STAY && self.average < LITTLE {
             self.is_on = false;
             self.shift.is_called.store(false, Ordering::Release);
+            // nothing else may wake this task any more
+            return self.poll(context);
         }
         self.is_on
     }
@@ -107,17 +115,19 @@ mod tests {
         let [mut first, mut second, mut third]: [Duty; 3] = Duty::shared_by(3).try_into().ok().unwrap();
         assert!(first.poll(&context) && !second.poll(&context) && !second.poll(&context) && !third.poll(&context));
         // a burst is no load
-        assert!(first.looked(30) && (0..100).all(|_| first.looked(3)));
+        assert!(first.looked(30, &context) && (0..100).all(|_| first.looked(3, &context)));
         assert_eq!(count.taken(), 0);
-        assert!((0..100).all(|_| first.looked(9)));
+        assert!((0..100).all(|_| first.looked(9, &context)));
         // both wait with the same waker here
         assert_eq!(count.taken(), 1);
         assert!(second.poll(&context) && third.poll(&context));
         // each has enough to do
-        assert!((0..1000).all(|_| second.looked(5)));
-        assert!((0..STAY + 20).any(|_| !second.looked(1)));
-        assert!(!second.poll(&context), "until the first calls again");
-        (0..8).for_each(|_| assert!(first.looked(40)));
+        assert!((0..1000).all(|_| second.looked(5, &context)));
+        assert!((0..STAY + 20).any(|_| !second.looked(1, &context)));
+        assert_eq!(count.taken(), 0);
+        // nobody has polled the second since, which is woken all the same
+        (0..8).for_each(|_| assert!(first.looked(40, &context)));
+        assert_eq!(count.taken(), 1);
         assert!(second.poll(&context) && first.poll(&context));
     }
 
@@ -126,17 +136,15 @@ mod tests {
         let [mut first, mut second]: [Duty; 2] = Duty::shared_by(2).try_into().ok().unwrap();
         let context = Context::from_waker(Waker::noop());
         assert!(!second.poll(&context));
-        (0..20).for_each(|_| assert!(first.looked(20)));
+        (0..20).for_each(|_| assert!(first.looked(20, &context)));
         assert!(second.poll(&context));
-        let stayed = (0..1000).take_while(|_| second.looked(0)).count();
+        let stayed = (0..1000).take_while(|_| second.looked(0, &context)).count();
         assert_eq!(stayed + 1, usize::try_from(STAY).unwrap());
     }
 
     #[test]
     fn who_is_alone_looks_always() {
-        let mut alone = Duty::shared_by(1);
-        assert!(
-            alone[0].poll(&Context::from_waker(Waker::noop())) && (0..1000).all(|count| alone[0].looked(count % 50))
-        );
+        let (mut alone, context) = (Duty::shared_by(1), Context::from_waker(Waker::noop()));
+        assert!(alone[0].poll(&context) && (0..1000).all(|count| alone[0].looked(count % 50, &context)));
     }
 }

@@ -133,7 +133,7 @@ impl<F: Future<Output = Vec<u8>>> Service<F> {
             match self.inbox.receive(self.socket.as_fd()) {
                 Ok(count) => {
                     pace::brought(count);
-                    let is_on_duty = self.duty.looked(count);
+                    let is_on_duty = self.duty.looked(count, context);
                     if count < BATCH {
                         // there was room for more: nothing waits, and the kernel will say when something does
                         ready.clear_ready();
@@ -151,7 +151,7 @@ impl<F: Future<Output = Vec<u8>>> Service<F> {
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     ready.clear_ready();
-                    if !self.duty.looked(0) {
+                    if !self.duty.looked(0, context) {
                         return self.socket.look_away();
                     }
                 }
