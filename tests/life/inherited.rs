@@ -187,16 +187,16 @@ fn c133_handed_over_sockets_of_the_two_well_known_ports_are_for_what_they_are_kn
     in_namespace(&[], || {
         let stage = Stage::new();
         let config = config_with_tls(&stage.pki, &stage.server, "");
-        for (port, name, said) in
-            [(853, "dns", "port 853 is for DNS over TLS"), (53, "tls", "port 53 is for plain DNS")]
+        // bound once: a process that another test starts meanwhile may inherit one, and keep its port for a while
+        let (plain, tls) = (TcpListener::bind("127.0.0.1:53").unwrap(), TcpListener::bind("127.0.0.1:853").unwrap());
+        for (socket, name, said) in
+            [(&tls, "dns", "port 853 is for DNS over TLS"), (&plain, "tls", "port 53 is for plain DNS")]
         {
-            let socket = TcpListener::bind(("127.0.0.1", port)).unwrap();
             let variables = [("LISTEN_PID", "$$"), ("LISTEN_FDS", "1"), ("LISTEN_FDNAMES", name)];
-            let manager = stage.manager(&[&socket], &variables);
+            let manager = stage.manager(&[socket], &variables);
             let (status, log) = Proxy::builder(&manager).config(&config).start_expecting_failure();
             assert!(status.code() == Some(1) && log.contains(said), "{log}");
         }
-        let (plain, tls) = (TcpListener::bind("127.0.0.1:53").unwrap(), TcpListener::bind("127.0.0.1:853").unwrap());
         let variables = [("LISTEN_PID", "$$"), ("LISTEN_FDS", "2"), ("LISTEN_FDNAMES", "tls:dns")];
         let proxy = Proxy::builder(&stage.manager(&[&tls, &plain], &variables)).config(&config).start();
         is_served(proxy.addresses()[1], true, "plain.test");
