@@ -121,7 +121,9 @@ impl UdpClient {
                     return Some((buffer, from));
                 }
                 Err(_) if Instant::now() >= deadline => return None,
-                Err(error) if error.kind() == ErrorKind::ConnectionRefused || timed_out(&error) => {}
+                // a machine that is stopped and goes on interrupts its waits
+                Err(error) if matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::Interrupted) => {}
+                Err(error) if timed_out(&error) => {}
                 Err(error) => panic!("receive from {}: {error}", self.server),
             }
         }
