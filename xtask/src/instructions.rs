@@ -13,6 +13,8 @@ const BASELINE: &str = "benches/instructions.toml";
 const TOLERANCE: f64 = 3.0;
 /// Turns of the two runs whose difference counts: what a run needs once falls away.
 const TURNS: [u32; 2] = [2000, 6000];
+/// How often each part is counted, for the mean: what a store costs depends on where random hashes fall.
+const RUNS: u64 = 5;
 const PARTS: [&str; 8] = ["view-query", "view-answer", "edit", "key", "cache-hit", "cache-store", "plan", "route"];
 
 /// Builds the benchmark; where it is then.
@@ -59,8 +61,12 @@ pub fn run(root: &Path, write: bool) -> Result<String, String> {
     let mut lines =
         "# Instructions of each part for one turn; made by `cargo xtask instructions --write`.\n".to_owned();
     for part in PARTS {
-        let [few, many] = [counted(&program, part, TURNS[0])?, counted(&program, part, TURNS[1])?];
-        let each = many.saturating_sub(few) / u64::from(TURNS[1] - TURNS[0]);
+        let mut sum = 0;
+        for _ in 0..RUNS {
+            let [few, many] = [counted(&program, part, TURNS[0])?, counted(&program, part, TURNS[1])?];
+            sum += many.saturating_sub(few) / u64::from(TURNS[1] - TURNS[0]);
+        }
+        let each = sum / RUNS;
         let _ = writeln!(lines, "{part} = {each}");
         let was = known.get(part).copied();
         #[expect(clippy::cast_precision_loss, reason = "a count of instructions is far below 2^52")]
