@@ -11,7 +11,7 @@
 //!                  └─▶ transfer: a connection of its own, message by message
 //! ```
 //!
-//! [`Path::receive`] does not wait and takes no task; only what must be asked does.
+//! [`Path::receive`] does not wait; what must be asked is a future in the task of its client's socket or stream.
 
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;

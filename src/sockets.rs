@@ -23,7 +23,8 @@ use crate::port_holder;
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
 /// So many workers share one UDP socket, which divides the load evenly however few the clients are. With one each, the
-/// kernel divides the clients, and one worker may have most of them; but more workers would wake each other in vain.
+/// kernel divides the clients, and one worker may have most of them. How many more could share one without waiting for each
+/// other at it has not been measured.
 const SHARED_BY: usize = 2;
 /// Octets of datagrams that may wait for a worker; the kernel may grant less.
 const RECEIVE_BUFFER: usize = 4 * 1024 * 1024;
