@@ -190,7 +190,7 @@ fn read_certificate(settings: &Settings, tell: impl Fn(&str)) -> Result<Option<C
 
 /// The sockets that were handed over, or, where there are none of a kind, those that the configuration asks for.
 fn listeners(settings: &Settings, inherited: Vec<Inherited>) -> Result<Vec<Bound>, Stop> {
-    let (listen, workers) = (&settings.listen, settings.workers);
+    let listen = &settings.listen;
     let for_tls = inherited.iter().find(|socket| matches!(socket.kind, Kind::Tls(_)));
     if let (Some(Inherited { name, address, .. }), None) = (for_tls, &listen.tls) {
         return Err(config(format!(
@@ -203,13 +203,13 @@ fn listeners(settings: &Settings, inherited: Vec<Inherited>) -> Result<Vec<Bound
         log::info!("listen.tls-addresses is not used: the service manager handed sockets for TLS over");
     }
     let mut bound = if inherited.is_empty() {
-        sockets::bind_all(&listen.addresses, listen.free_bind, workers)
+        sockets::bind_all(&listen.addresses, listen.free_bind)
     } else {
         log::info!("listen.addresses is not used: the service manager handed {} sockets over", inherited.len());
-        sockets::adopt(inherited, workers)
+        sockets::adopt(inherited)
     }
     .map_err(failure)?;
-    bound.extend(sockets::bind_all_for_tls(own_tls, listen.free_bind, workers).map_err(failure)?);
+    bound.extend(sockets::bind_all_for_tls(own_tls, listen.free_bind).map_err(failure)?);
     Ok(bound)
 }
 

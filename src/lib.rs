@@ -16,8 +16,10 @@ pub mod listen {
     pub mod certificate;
     pub mod crowd;
     pub mod datagrams;
+    pub mod desk;
     pub mod handshake;
     pub mod limits;
+    pub mod seats;
     pub mod shift;
     pub mod stream;
     pub mod udp;

@@ -7,6 +7,8 @@
 use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
+use nix::time::{ClockId, clock_gettime};
+
 /// How long is waited: some tens of packets' worth under load, and nothing that a client could feel.
 const PAUSE: Duration = Duration::from_micros(50);
 /// Packets that a wake-up brings on average from which on it is worth it, in eighths.
@@ -50,6 +52,11 @@ pub fn before_sleep() {
     if let Some(pause) = pause {
         std::thread::sleep(pause);
     }
+}
+
+/// How much of a processor's time this thread has had.
+pub fn time_spent() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
 }
 
 /// Has this thread, and those that it makes, wake up when they asked for, and not when the kernel finds it convenient: that

@@ -53,6 +53,9 @@ pub struct Worker {
     pub number: usize,
     /// How long it took to answer, in microseconds; nothing if it did not.
     pub heartbeat_us: Option<u64>,
+    /// Whether it serves; the others are called when those who do have no time left.
+    #[serde(default)]
+    pub on_duty: bool,
 }
 
 /// A failed attempt.
@@ -240,10 +243,11 @@ impl fmt::Display for Report {
         let calls = process.system_calls.map_or("not filtered here".to_owned(), |count| format!("{count} allowed"));
         writeln!(out, "  {}; system calls: {calls}", process.sandbox)?;
         writeln!(out, "workers")?;
-        for Worker { number, heartbeat_us } in &self.workers {
+        for Worker { number, heartbeat_us, on_duty } in &self.workers {
+            let duty = if *on_duty { "on duty" } else { "not needed now" };
             match heartbeat_us {
-                Some(us) => writeln!(out, "  {number}: alive, answered in {us} us")?,
-                None => writeln!(out, "  {number}: no sign of life")?,
+                Some(us) => writeln!(out, "  {number}: alive, answered in {us} us; {duty}")?,
+                None => writeln!(out, "  {number}: no sign of life; {duty}")?,
             }
         }
         let mut last = None;
@@ -339,7 +343,8 @@ mod tests {
 
     #[test]
     fn one_usable_resolver_and_workers_that_take_turns_are_enough() {
-        let (alive, stuck) = (Worker { number: 0, heartbeat_us: Some(9) }, Worker { number: 1, heartbeat_us: None });
+        let worker = |number, heartbeat_us| Worker { number, heartbeat_us, on_duty: true };
+        let (alive, stuck) = (worker(0, Some(9)), worker(1, None));
         assert!(reasons(from_ref(&alive), &[server(Resting), server(Usable)]).is_empty());
         assert_eq!(reasons(from_ref(&alive), &[server(Resting), server(Failing)]), ["no resolver is usable"]);
         let route = |state| Server { group: "corp.test lan.test".to_owned(), ..server(state) };

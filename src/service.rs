@@ -19,6 +19,7 @@ use crate::config::settings::ClientTls;
 use crate::control::{Answer, ControlSocket, Question, Request};
 use crate::keeper::Keeper;
 use crate::listen::certificate::{Certificate, Occasion};
+use crate::listen::shift::Shift;
 use crate::metrics::{Counters, Sum};
 use crate::network_changes::Suspension;
 use crate::network_watch::{self, NetworkWatch};
@@ -74,6 +75,7 @@ pub struct Service {
     keeper: Keeper,
     listeners: Vec<Listener>,
     workers: Vec<Hand>,
+    shift: Arc<Shift>,
     stop: watch::Sender<bool>,
     last_reload: Option<Reload>,
     pulse: Pulse,
@@ -88,13 +90,13 @@ impl Service {
     /// Starts the workers.
     ///
     /// # Errors
-    /// If a thread cannot be made.
+    /// If a thread cannot be made, or no descriptor is left for its sockets.
     pub fn start(
         premises: Premises,
         running: Loaded,
         roster: Roster,
         certificate: Option<Certificate>,
-        mut bound: Vec<Bound>,
+        bound: Vec<Bound>,
     ) -> io::Result<Service> {
         let (stop, stopped) = watch::channel(false);
         let mut listeners = Vec::new();
@@ -106,13 +108,16 @@ impl Service {
         }
         let keeper = Keeper::new(&running.settings, premises.memory.as_ref().and_then(Memory::folder));
         let terms = terms(&running, &roster, certificate.as_ref(), &keeper);
+        let (shift, seats) = (Shift::of(running.settings.workers), Arc::new(worker::seats(&running.settings)));
         let mut workers = Vec::new();
         for number in 0..running.settings.workers {
             let counters = Arc::new(Counters::default());
             let (orders, taken) = mpsc::unbounded_channel();
             let work = Work {
                 terms: terms.clone(),
-                sockets: bound.iter_mut().map(Bound::share).collect(),
+                sockets: bound.iter().map(Bound::share).collect::<io::Result<_>>()?,
+                duty: shift.duty(number),
+                seats: seats.clone(),
                 counters: counters.clone(),
                 heartbeat: systemd::watchdog().map(|limit| limit / 4),
                 orders: taken,
@@ -131,6 +136,7 @@ impl Service {
             keeper,
             listeners,
             workers,
+            shift,
             stop,
             last_reload,
             pulse,
@@ -383,10 +389,13 @@ impl Service {
         took
     }
 
+    fn worker(&self, number: usize, beat: Option<Duration>) -> report::Worker {
+        report::Worker { number, heartbeat_us: beat.map(micros), on_duty: self.shift.has_on_duty(number) }
+    }
+
     async fn report(&self) -> Report {
         let beats = self.order(Order::Beat).await.into_iter().enumerate();
-        let workers: Vec<report::Worker> =
-            beats.map(|(number, beat)| report::Worker { number, heartbeat_us: beat.map(micros) }).collect();
+        let workers: Vec<report::Worker> = beats.map(|(number, beat)| self.worker(number, beat)).collect();
         let settings = &self.running.settings;
         let (upstream, sources) = (survey::servers(settings, &self.roster), survey::sources(settings, &self.roster));
         let mut reasons = report::reasons(&workers, &upstream);

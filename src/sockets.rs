@@ -8,6 +8,7 @@ use std::net::{
 };
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::rc::Rc;
 
 use nix::errno::Errno;
 use nix::sys::socket::{
@@ -22,10 +23,6 @@ use crate::port_holder;
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
-/// So many workers share one UDP socket, which divides the load evenly however few the clients are. With one each, the
-/// kernel divides the clients, and one worker may have most of them. How many more could share one without waiting for each
-/// other at it has not been measured.
-const SHARED_BY: usize = 2;
 /// Octets of datagrams that may wait for a worker; the kernel may grant less.
 const RECEIVE_BUFFER: usize = 4 * 1024 * 1024;
 /// How often a free port is looked for that both UDP and TCP can have.
@@ -38,54 +35,46 @@ pub struct UdpListener {
     /// Whether it serves more than one address, so that each datagram must tell its own.
     pub many_addresses: bool,
     /// Whether this worker looks at it.
-    pub duty: Duty,
+    pub duty: Rc<Duty>,
 }
 
-/// The sockets of one address, for every worker.
+/// The sockets of one address. All workers share them.
 pub struct Bound {
     /// The address, with the port that the kernel chose if none was given.
     pub address: SocketAddr,
     /// Where they came from, for people.
     pub origin: String,
-    udp: Vec<(StdUdpSocket, Duty)>,
-    tcp: Vec<StdTcpListener>,
-    tls: Vec<StdTcpListener>,
+    udp: Option<StdUdpSocket>,
+    tcp: Option<StdTcpListener>,
+    tls: Option<StdTcpListener>,
 }
 
-/// One worker's share of a [`Bound`].
+/// What one worker has of a [`Bound`].
 pub struct Share {
-    /// Datagrams, and who looks at the socket.
-    pub udp: Option<(StdUdpSocket, Duty)>,
+    /// Datagrams.
+    pub udp: Option<StdUdpSocket>,
     /// Connections.
     pub tcp: Option<StdTcpListener>,
     /// Connections of TLS.
     pub tls: Option<StdTcpListener>,
 }
 
-/// Makes sockets that were handed over ready for `workers`, which all serve the same ones.
+/// Makes sockets that were handed over ready.
 ///
 /// # Errors
-/// If a socket cannot be prepared or shared.
-pub fn adopt(inherited: Vec<Inherited>, workers: usize) -> Result<Vec<Bound>, BindError> {
+/// If a socket cannot be prepared.
+pub fn adopt(inherited: Vec<Inherited>) -> Result<Vec<Bound>, BindError> {
     let adopted = inherited.into_iter().map(|Inherited { name, address, kind }| {
-        let fault = |kind| move |source: io::Error| BindError { address, kind, source };
         let (udp, tcp, tls) = Default::default();
-        let mut bound = Bound { address, origin: format!("from {name}"), udp, tcp, tls };
-        match kind {
+        let bound = Bound { address, origin: format!("from {name}"), udp, tcp, tls };
+        Ok(match kind {
             Kind::Udp(socket) => {
-                prepare_udp(socket.as_fd(), address).map_err(fault("udp"))?;
-                bound.udp = shared(&socket, workers).map_err(fault("udp"))?;
+                prepare_udp(socket.as_fd(), address).map_err(|source| BindError { address, kind: "udp", source })?;
+                Bound { udp: Some(socket), ..bound }
             }
-            Kind::Tcp(listener) => {
-                let shares: io::Result<_> = (0..workers).map(|_| listener.try_clone()).collect();
-                bound.tcp = shares.map_err(fault("tcp"))?;
-            }
-            Kind::Tls(listener) => {
-                let shares: io::Result<_> = (0..workers).map(|_| listener.try_clone()).collect();
-                bound.tls = shares.map_err(fault("tls"))?;
-            }
-        }
-        Ok(bound)
+            Kind::Tcp(listener) => Bound { tcp: Some(listener), ..bound },
+            Kind::Tls(listener) => Bound { tls: Some(listener), ..bound },
+        })
     });
     adopted.collect()
 }
@@ -135,23 +124,23 @@ impl fmt::Display for BindError {
 
 impl std::error::Error for BindError {}
 
-/// Binds every address for each of `workers`; with `free`, also those that this machine does not have yet. Where the
+/// Binds every address; with `free`, also those that this machine does not have yet. Where the
 /// machine has no IPv6 at all, loopback and wildcard of IPv6 are left out as long as there is another address.
 ///
 /// # Errors
 /// The first address that cannot be had.
-pub fn bind_all(addresses: &[SocketAddr], free: bool, workers: usize) -> Result<Vec<Bound>, BindError> {
-    bind_those_there_are(addresses, |address| bind_address(address, free, workers))
+pub fn bind_all(addresses: &[SocketAddr], free: bool) -> Result<Vec<Bound>, BindError> {
+    bind_those_there_are(addresses, |address| bind_address(address, free))
 }
 
 /// Binds every address for TLS, likewise.
 ///
 /// # Errors
 /// The first address that cannot be had.
-pub fn bind_all_for_tls(addresses: &[SocketAddr], free: bool, workers: usize) -> Result<Vec<Bound>, BindError> {
+pub fn bind_all_for_tls(addresses: &[SocketAddr], free: bool) -> Result<Vec<Bound>, BindError> {
     bind_those_there_are(addresses, |address| {
-        let (tls, address) = bind_each(address, free, workers, "tls")?;
-        Ok(Bound { address, origin: "own".to_owned(), udp: Vec::new(), tcp: Vec::new(), tls })
+        let (tls, address) = bind_stream(address, free, "tls")?;
+        Ok(Bound { address, origin: "own".to_owned(), udp: None, tcp: None, tls: Some(tls) })
     })
 }
 
@@ -176,11 +165,11 @@ fn bind_those_there_are(
     }
 }
 
-fn bind_address(address: SocketAddr, free: bool, workers: usize) -> Result<Bound, BindError> {
+fn bind_address(address: SocketAddr, free: bool) -> Result<Bound, BindError> {
     let mut tries = if address.port() == 0 { PORT_TRIES } else { 1 };
     loop {
         tries -= 1;
-        match bind_both(address, free, workers) {
+        match bind_both(address, free) {
             // with port 0 another process may have the other protocol's port of that number
             Err(error) if tries > 0 && error.source.raw_os_error() == Some(libc::EADDRINUSE) => {}
             result => return result,
@@ -188,45 +177,21 @@ fn bind_address(address: SocketAddr, free: bool, workers: usize) -> Result<Bound
     }
 }
 
-fn bind_both(address: SocketAddr, free: bool, workers: usize) -> Result<Bound, BindError> {
-    let (tcp, address) = bind_each(address, free, workers, "tcp")?;
-    let fault = |source: io::Error| BindError { address, kind: "udp", source };
-    let udp: io::Result<Vec<_>> = if workers <= SHARED_BY {
-        bind_udp(address, free).and_then(|socket| shared(&socket, workers))
-    } else {
-        let own = || bind_udp(address, free).and_then(|socket| shared(&socket, 1));
-        (0..workers).map(|_| own()).collect::<io::Result<Vec<_>>>().map(|own| own.into_iter().flatten().collect())
-    };
-    Ok(Bound { address, origin: "own".to_owned(), udp: udp.map_err(fault)?, tcp, tls: Vec::new() })
+fn bind_both(address: SocketAddr, free: bool) -> Result<Bound, BindError> {
+    let (tcp, address) = bind_stream(address, free, "tcp")?;
+    let udp = bind_udp(address, free).map_err(|source| BindError { address, kind: "udp", source })?;
+    Ok(Bound { address, origin: "own".to_owned(), udp: Some(udp), tcp: Some(tcp), tls: None })
 }
 
-/// One socket for all of so many workers.
-fn shared(socket: &StdUdpSocket, workers: usize) -> io::Result<Vec<(StdUdpSocket, Duty)>> {
-    Duty::shared_by(workers).into_iter().map(|duty| Ok((socket.try_clone()?, duty))).collect()
+/// A listener, and its address with the port that it got.
+fn bind_stream(address: SocketAddr, free: bool, kind: &'static str) -> Result<(StdTcpListener, SocketAddr), BindError> {
+    let bound = bind_tcp(address, free).and_then(|listener| Ok((listener.local_addr()?, listener)));
+    bound.map(|(address, listener)| (listener, address)).map_err(|source| BindError { address, kind, source })
 }
 
-/// A listener for each worker, and their address with the port that the first got.
-fn bind_each(
-    address: SocketAddr,
-    free: bool,
-    workers: usize,
-    kind: &'static str,
-) -> Result<(Vec<StdTcpListener>, SocketAddr), BindError> {
-    let fault = |source: io::Error| BindError { address, kind, source };
-    let first = bind_tcp(address, free).map_err(fault)?;
-    let address = first.local_addr().map_err(fault)?;
-    let mut listeners = vec![first];
-    while listeners.len() < workers {
-        listeners.push(bind_tcp(address, free).map_err(fault)?);
-    }
-    Ok((listeners, address))
-}
-
-/// A socket of its own for a worker: the kernel spreads clients over all that share an address.
 fn new_socket(address: SocketAddr, free: bool, kind: SockType) -> nix::Result<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let fd = socket(family, kind, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?;
-    setsockopt(&fd, sockopt::ReusePort, &true)?;
     if free {
         // of IPv6 sockets as well (ip(7))
         setsockopt(&fd, sockopt::IpFreebind, &true)?;
@@ -282,17 +247,22 @@ fn prepare_udp(fd: BorrowedFd<'_>, address: SocketAddr) -> io::Result<()> {
 }
 
 impl Bound {
-    /// Takes out one worker's sockets; all are missing when every worker has its own.
-    pub fn share(&mut self) -> Share {
-        Share { udp: self.udp.pop(), tcp: self.tcp.pop(), tls: self.tls.pop() }
+    /// What one worker has of them.
+    ///
+    /// # Errors
+    /// If there is no descriptor left.
+    pub fn share(&self) -> io::Result<Share> {
+        let listener = |listener: &Option<StdTcpListener>| listener.as_ref().map(StdTcpListener::try_clone).transpose();
+        let udp = self.udp.as_ref().map(StdUdpSocket::try_clone).transpose()?;
+        Ok(Share { udp, tcp: listener(&self.tcp)?, tls: listener(&self.tls)? })
     }
 
     /// What is served here, for people.
     pub fn protocols(&self) -> &'static str {
-        match (self.udp.is_empty(), self.tcp.is_empty()) {
-            _ if !self.tls.is_empty() => "tls",
-            (false, true) => "udp",
-            (true, false) => "tcp",
+        match (&self.udp, &self.tcp) {
+            _ if self.tls.is_some() => "tls",
+            (Some(_), None) => "udp",
+            (None, Some(_)) => "tcp",
             _ => "udp, tcp",
         }
     }
@@ -303,46 +273,38 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests fail loudly")]
 
     use super::bind_all;
-    use nix::sys::stat::fstat;
-    use std::collections::HashSet;
 
     #[test]
-    fn every_worker_gets_sockets_of_the_same_port_for_both_protocols() {
-        let mut bound = bind_all(&["127.0.0.1:0".parse().unwrap(), "[::1]:0".parse().unwrap()], false, 3).unwrap();
-        for bound in &mut bound {
+    fn every_worker_gets_the_sockets_of_one_port_for_both_protocols() {
+        for bound in bind_all(&["127.0.0.1:0".parse().unwrap(), "[::1]:0".parse().unwrap()], false).unwrap() {
             assert_ne!(bound.address.port(), 0);
             for _ in 0..3 {
-                let share = bound.share();
-                assert_eq!(share.udp.unwrap().0.local_addr().unwrap(), bound.address);
+                let share = bound.share().unwrap();
+                assert_eq!(share.udp.unwrap().local_addr().unwrap(), bound.address);
                 assert_eq!(share.tcp.unwrap().local_addr().unwrap(), bound.address);
             }
-            assert!(bound.share().udp.is_none());
         }
     }
 
     #[test]
-    fn two_workers_share_one_udp_socket_and_more_have_their_own() {
-        for (workers, sockets) in [(1, 1), (2, 1), (3, 3)] {
-            let mut bound = bind_all(&["127.0.0.1:0".parse().unwrap()], false, workers).unwrap();
-            let shares: Vec<_> = (0..workers).map(|_| bound[0].share().udp.unwrap().0).collect();
-            let different: HashSet<u64> = shares.iter().map(|socket| fstat(socket).unwrap().st_ino).collect();
-            assert_eq!(different.len(), sockets, "{workers}");
-        }
+    fn a_port_of_our_own_is_taken_as_any_other() {
+        let bound = bind_all(&["127.0.0.1:0".parse().unwrap()], false).unwrap();
+        assert!(bind_all(&[bound[0].address], false).is_err());
     }
 
     #[test]
     fn a_taken_port_is_named_with_its_holder() {
         let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = taken.local_addr().unwrap();
-        let text = bind_all(&[address], false, 1).err().unwrap().to_string();
+        let text = bind_all(&[address], false).err().unwrap().to_string();
         assert!(text.starts_with(&format!("cannot listen on {address} (tcp): ")), "{text}");
         assert!(text.contains(&format!("(process {}", std::process::id())), "{text}");
     }
 
     #[test]
     fn both_wildcards_can_be_listened_on_together() {
-        let v4 = bind_all(&["0.0.0.0:0".parse().unwrap()], false, 2).unwrap();
-        let both = bind_all(&[format!("[::]:{}", v4[0].address.port()).parse().unwrap()], false, 2);
+        let v4 = bind_all(&["0.0.0.0:0".parse().unwrap()], false).unwrap();
+        let both = bind_all(&[format!("[::]:{}", v4[0].address.port()).parse().unwrap()], false);
         assert!(both.is_ok());
     }
 }

@@ -9,7 +9,6 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustls::ServerConfig;
-use tokio::net::TcpListener;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -21,6 +20,8 @@ use crate::dns::reuse::Lifetimes;
 use crate::dns::suffix::Suffixes;
 use crate::listen::datagrams::Arrivals;
 use crate::listen::limits::{Limits, Places};
+use crate::listen::seats::Seats;
+use crate::listen::shift::Duty;
 use crate::listen::stream::Transport;
 use crate::listen::{stream, udp};
 use crate::memory::{Memory, Shared};
@@ -68,6 +69,10 @@ pub struct Work {
     pub terms: Arc<Terms>,
     /// This worker's sockets.
     pub sockets: Vec<Share>,
+    /// Whether this worker looks at them.
+    pub duty: Duty,
+    /// The places of all clients' connections.
+    pub seats: Arc<Seats>,
     /// This worker's counters.
     pub counters: Arc<Counters>,
     /// How often to show that this worker is alive, if anybody watches.
@@ -89,7 +94,7 @@ pub fn start(number: usize, work: Work) -> io::Result<JoinHandle<io::Result<()>>
             .event_interval(EVENT_INTERVAL)
             .on_thread_park(pace::before_sleep)
             .build_local(LocalOptions::default())?;
-        runtime.block_on(run(work))
+        runtime.block_on(run(number, work))
     })
 }
 
@@ -122,7 +127,13 @@ fn stream_limits(settings: &Settings) -> (Limits, usize, usize) {
         in_flight: listen.tcp_in_flight,
         unread: listen.tcp_unread,
     };
-    (limits, listen.tcp_connections.div_ceil(settings.workers), listen.tcp_connections_per_client)
+    (limits, listen.tcp_connections, listen.tcp_connections_per_client)
+}
+
+/// The places of all clients' connections.
+pub fn seats(settings: &Settings) -> Seats {
+    let (_, total, per_client) = stream_limits(settings);
+    Seats::new(Places::new(total, per_client, Instant::now()), settings.workers)
 }
 
 /// The groups of these terms, with the connections that there were `before` to servers that stay.
@@ -178,12 +189,12 @@ struct Workplace {
 }
 
 impl Workplace {
-    fn new(terms: &Terms, counters: Arc<Counters>) -> Workplace {
+    fn new(terms: &Terms, counters: Arc<Counters>, seats: Arc<Seats>, number: usize, duty: Rc<Duty>) -> Workplace {
         let settings = &terms.settings;
         let nobody = Group::new(Vec::new(), conduct(settings, Policy::InOrder), counters.clone());
         let path = Rc::new(Path::new(rules(terms, groups(terms, &nobody)), counters));
-        let (limits, total, per_client) = stream_limits(settings);
-        let hall = Rc::new(stream::Hall::new(path.clone(), limits, Places::new(total, per_client)));
+        let (limits, ..) = stream_limits(settings);
+        let hall = Rc::new(stream::Hall::new(path.clone(), limits, seats, number, duty));
         hall.meet_with(terms.tls.clone());
         Workplace { path, hall }
     }
@@ -217,38 +228,44 @@ impl Workplace {
     }
 }
 
-async fn run(work: Work) -> io::Result<()> {
-    let Work { terms, sockets, counters, heartbeat, orders, mut stop } = work;
-    let workplace = Rc::new(Workplace::new(&terms, counters));
+async fn run(number: usize, work: Work) -> io::Result<()> {
+    let Work { terms, sockets, duty, seats, counters, heartbeat, orders, mut stop } = work;
+    let duty = Rc::new(duty);
+    let workplace = Rc::new(Workplace::new(&terms, counters, seats, number, duty.clone()));
     drop(terms);
     let Workplace { path, hall } = &*workplace;
     let (mut datagrams, mut accepting) = (JoinSet::new(), JoinSet::new());
     for Share { udp, tcp, tls } in sockets {
-        if let Some((socket, duty)) = udp {
+        if let Some(socket) = udp {
             let many_addresses = socket.local_addr()?.ip().is_unspecified();
             let mut socket = Arrivals::new(socket);
             if duty.is_first() {
                 // if it cannot, nobody would
                 socket.watch()?;
             }
-            let listener = UdpListener { socket, many_addresses, duty };
+            let listener = UdpListener { socket, many_addresses, duty: duty.clone() };
             datagrams.spawn_local(udp::serve(listener, path.clone(), stop.clone()));
         }
         for (listener, transport) in [(tcp, Transport::Tcp), (tls, Transport::Tls)] {
             let Some(listener) = listener else { continue };
-            accepting.spawn_local(stream::accept(TcpListener::from_std(listener)?, hall.clone(), transport));
+            let accept = stream::accept(listener, hall.clone(), transport);
+            accepting.spawn_local(async move { accept.await.map(|never| match never {}) });
         }
     }
     if let Some(interval) = heartbeat {
         accepting.spawn_local(beat(interval, path.clone()));
     }
+    let porter = hall.clone();
+    accepting.spawn_local(async move { match porter.make_room().await {} });
     let clerk = workplace.clone();
     let clerk = tokio::task::spawn_local(async move { clerk.take_orders(orders).await });
     let stopped = stop.clone();
     tokio::select! {
         // an error means that the main thread is gone, and so is the service
         _ = stop.wait_for(|&stop| stop) => {}
-        Some(_) = accepting.join_next() => return Err(io::Error::other("a listener ended by itself")),
+        Some(ended) = accepting.join_next() => {
+            return Err(ended.ok().and_then(Result::err).unwrap_or_else(|| io::Error::other("a listener ended by itself")));
+        }
         // a socket's task also ends by itself when the stop has come
         Some(_) = datagrams.join_next() => {
             if !*stopped.borrow() {
@@ -274,7 +291,7 @@ async fn run(work: Work) -> io::Result<()> {
 }
 
 /// Counts for as long as this worker's runtime takes turns: a worker that is stuck does not.
-async fn beat(interval: Duration, path: Rc<Path>) {
+async fn beat(interval: Duration, path: Rc<Path>) -> io::Result<()> {
     loop {
         path.counters().heartbeats.add(1);
         tokio::time::sleep(interval).await;

@@ -113,6 +113,7 @@ mod life {
     mod certificates;
     mod clock;
     pub(crate) mod control;
+    pub(crate) mod duty;
     mod footprint;
     pub(crate) mod inherited;
     mod memory;

@@ -229,7 +229,7 @@ macro_rules! options {
 options! {
     WORKERS: "", "workers", Kind::Integer { min: 1, max: 64 }, Restart, "", None,
         "Threads that serve queries, each with its own upstream connections.",
-        "By default one for each processor, at most 4.";
+        "One serves as long as it has time, the others when it has none left. By default one for each processor, at most 4.";
     USER: "", "user", Kind::Account, Restart, "", None,
         "The user that serves, when started as root: root's rights are given up for good once the sockets are bound.",
         "By default dot-proxy, or nobody where there is no such user. Only \"root\" makes it serve as root. Started as another user, it stays that user.";
@@ -273,10 +273,10 @@ options! {
         "How long answers may wait for a client that does not read, before its connection is closed.",
         "";
     TCP_CONNECTIONS: "listen", "tcp-connections", Kind::Integer { min: 1, max: 1_000_000 }, Reload, "1000", None,
-        "How many connections clients may hold in all, divided among the workers.",
+        "How many connections clients may hold in all.",
         "At the limit the connection that has been idle longest makes room.";
     TCP_CONNECTIONS_PER_CLIENT: "listen", "tcp-connections-per-client", Kind::Integer { min: 1, max: 1_000_000 }, Reload, "200", None,
-        "How many connections one client may hold to each worker: one IPv4 address, or one IPv6 network of 64 bits.",
+        "How many connections one client may hold: one IPv4 address, or one IPv6 network of 64 bits.",
         "";
     TCP_IN_FLIGHT: "listen", "tcp-in-flight", Kind::Integer { min: 1, max: 65_535 }, Reload, "128", None,
         "How many queries of one connection are asked at the same time; at this number no more is read from it.",

@@ -5,6 +5,8 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// The limits of a client's connection, from the configuration.
@@ -37,30 +39,57 @@ impl Origin {
     }
 }
 
-#[derive(Clone, Copy, Debug)]
+/// Since when a connection has had nothing to do: told by the worker that has it, read by all.
+#[derive(Clone, Debug)]
+pub struct Mark {
+    /// Nanoseconds after `epoch`; `BUSY` while it has something to do.
+    idle_since: Arc<AtomicU64>,
+    epoch: Instant,
+}
+
+const BUSY: u64 = u64::MAX;
+
+impl Mark {
+    /// The connection has something to do (`None`), or has had nothing to do since then.
+    pub fn set(&self, idle_since: Option<Instant>) {
+        let after = |since: Instant| u64::try_from(since.saturating_duration_since(self.epoch).as_nanos());
+        let since = idle_since.map_or(BUSY, |since| after(since).unwrap_or(BUSY));
+        self.idle_since.store(since, Ordering::Relaxed);
+    }
+
+    fn idle_since(&self) -> Option<u64> {
+        Some(self.idle_since.load(Ordering::Relaxed)).filter(|&since| since != BUSY)
+    }
+}
+
+#[derive(Clone, Debug)]
 struct Held {
     origin: Origin,
-    /// Since when it has had nothing to do.
-    idle_since: Option<Instant>,
+    worker: usize,
+    mark: Mark,
 }
 
-/// What to do with a newcomer.
+/// A connection that must be closed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Admission {
-    /// There is room; its number.
-    Admitted(u64),
-    /// It takes the place of this connection, which must be closed.
-    Replaces {
-        /// The number of the newcomer.
-        newcomer: u64,
-        /// The number of the connection to close.
-        closed: u64,
-    },
-    /// Everybody is busy.
-    TurnedAway,
+pub struct Leaving {
+    /// The worker that has it.
+    pub worker: usize,
+    /// Its number.
+    pub number: u64,
 }
 
-/// The connections of a worker's clients.
+/// A newcomer's place.
+#[derive(Clone, Debug)]
+pub struct Seat {
+    /// Its number.
+    pub number: u64,
+    /// Where to say that it is idle.
+    pub mark: Mark,
+    /// Whose place it is, if it was somebody's.
+    pub instead_of: Option<Leaving>,
+}
+
+/// The connections of all clients.
 #[derive(Debug)]
 pub struct Places {
     total: usize,
@@ -68,67 +97,52 @@ pub struct Places {
     held: HashMap<u64, Held>,
     counts: HashMap<Origin, usize>,
     next: u64,
+    epoch: Instant,
 }
 
 impl Places {
     /// At most `total` connections, and `per_origin` for each client.
-    pub fn new(total: usize, per_origin: usize) -> Places {
-        Places { total, per_origin, held: HashMap::new(), counts: HashMap::new(), next: 0 }
+    pub fn new(total: usize, per_origin: usize, now: Instant) -> Places {
+        Places { total, per_origin, held: HashMap::new(), counts: HashMap::new(), next: 0, epoch: now }
     }
 
-    /// How many connections there are.
-    pub fn len(&self) -> usize {
-        self.held.len()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.held.is_empty()
-    }
-
-    /// A client connects.
-    pub fn admit(&mut self, client: IpAddr, now: Instant) -> Admission {
+    /// A client connects to this worker; nothing if everybody is busy.
+    pub fn admit(&mut self, worker: usize, client: IpAddr, now: Instant) -> Option<Seat> {
         let origin = Origin::of(client);
         let own = self.counts.get(&origin).copied().unwrap_or(0);
         if own < self.per_origin && self.held.len() < self.total {
-            return Admission::Admitted(self.enter(origin, now));
+            return Some(self.enter(worker, origin, now));
         }
         let whose = (own >= self.per_origin).then_some(origin);
-        let idle = self.held.iter().filter(|(_, held)| whose.is_none_or(|origin| held.origin == origin));
-        let longest = idle.filter_map(|(&number, held)| Some((held.idle_since?, number))).min();
-        let Some((_, closed)) = longest else { return Admission::TurnedAway };
-        self.leave(closed);
-        Admission::Replaces { newcomer: self.enter(origin, now), closed }
+        let those = self.held.iter().filter(|(_, held)| whose.is_none_or(|origin| held.origin == origin));
+        let longest = those.filter_map(|(&number, held)| Some((held.mark.idle_since()?, number, held.worker))).min();
+        let (_, number, of) = longest?;
+        self.leave(number);
+        Some(Seat { instead_of: Some(Leaving { worker: of, number }), ..self.enter(worker, origin, now) })
     }
 
     /// Other limits from now on. Gives the idle connections that must be closed to come within the new total, those that
     /// have been idle longest first; busy ones stay until they end.
-    pub fn resize(&mut self, total: usize, per_origin: usize) -> Vec<u64> {
+    pub fn resize(&mut self, total: usize, per_origin: usize) -> Vec<Leaving> {
         (self.total, self.per_origin) = (total, per_origin);
-        let mut idle: Vec<(Instant, u64)> =
-            self.held.iter().filter_map(|(&number, held)| Some((held.idle_since?, number))).collect();
-        idle.sort_unstable();
         let surplus = self.held.len().saturating_sub(total);
-        let closed: Vec<u64> = idle.into_iter().take(surplus).map(|(_, number)| number).collect();
-        for &number in &closed {
-            self.leave(number);
-        }
-        closed
+        let those = |(&number, held): (&u64, &Held)| Some((held.mark.idle_since()?, number, held.worker));
+        let mut idle: Vec<_> = self.held.iter().filter_map(those).collect();
+        idle.sort_unstable();
+        let leaving: Vec<_> =
+            idle.into_iter().take(surplus).map(|(_, number, worker)| Leaving { worker, number }).collect();
+        leaving.iter().for_each(|leaving| self.leave(leaving.number));
+        leaving
     }
 
-    fn enter(&mut self, origin: Origin, now: Instant) -> u64 {
+    fn enter(&mut self, worker: usize, origin: Origin, now: Instant) -> Seat {
         let number = self.next;
         self.next += 1;
-        self.held.insert(number, Held { origin, idle_since: Some(now) });
+        let mark = Mark { idle_since: Arc::default(), epoch: self.epoch };
+        mark.set(Some(now));
+        self.held.insert(number, Held { origin, worker, mark: mark.clone() });
         *self.counts.entry(origin).or_default() += 1;
-        number
-    }
-
-    /// The connection has something to do (`None`), or has had nothing to do since then.
-    pub fn mark(&mut self, number: u64, idle_since: Option<Instant>) {
-        if let Some(held) = self.held.get_mut(&number) {
-            held.idle_since = idle_since;
-        }
+        Seat { number, mark, instead_of: None }
     }
 
     /// The connection has ended. To say so twice does no harm.
@@ -145,7 +159,9 @@ impl Places {
 
 #[cfg(test)]
 mod tests {
-    use super::{Admission, Origin, Places};
+    #![expect(clippy::unwrap_used, reason = "tests fail loudly")]
+
+    use super::{Leaving, Origin, Places, Seat};
     use std::net::IpAddr;
     use std::time::{Duration, Instant};
 
@@ -153,55 +169,62 @@ mod tests {
         IpAddr::from([192, 0, 2, last])
     }
 
+    /// The number of a newcomer, and whose place it has.
+    fn numbers(seat: Option<Seat>) -> Option<(u64, Option<u64>)> {
+        seat.map(|seat| (seat.number, seat.instead_of.map(|leaving| leaving.number)))
+    }
+
     #[test]
-    fn the_connection_idle_longest_makes_room() {
-        let (mut places, now) = (Places::new(3, 3), Instant::now());
+    fn the_connection_idle_longest_makes_room_whoever_has_it() {
+        let now = Instant::now();
+        let mut places = Places::new(3, 3, now);
         for (last, second) in [(1, 5), (2, 3), (3, 4)] {
-            assert!(matches!(places.admit(ip(last), now + Duration::from_secs(second)), Admission::Admitted(_)));
+            let seat = places.admit(usize::from(last), ip(last), now + Duration::from_secs(second)).unwrap();
+            assert_eq!(seat.instead_of, None);
         }
-        assert_eq!(places.admit(ip(4), now), Admission::Replaces { newcomer: 3, closed: 1 });
-        assert_eq!(places.len(), 3);
+        let seat = places.admit(0, ip(4), now).unwrap();
+        assert_eq!((seat.number, seat.instead_of), (3, Some(Leaving { worker: 2, number: 1 })));
+        assert_eq!(places.held.len(), 3);
     }
 
     #[test]
     fn a_busy_connection_is_never_taken() {
-        let (mut places, now) = (Places::new(2, 2), Instant::now());
-        for number in 0..2 {
-            places.admit(ip(1), now);
-            places.mark(number, None);
-        }
-        assert_eq!(places.admit(ip(2), now), Admission::TurnedAway);
-        places.mark(1, Some(now));
-        assert_eq!(places.admit(ip(2), now), Admission::Replaces { newcomer: 2, closed: 1 });
+        let now = Instant::now();
+        let mut places = Places::new(2, 2, now);
+        let seats: Vec<Seat> = (0..2).map(|_| places.admit(0, ip(1), now).unwrap()).collect();
+        seats.iter().for_each(|seat| seat.mark.set(None));
+        assert_eq!(numbers(places.admit(0, ip(2), now)), None);
+        seats[1].mark.set(Some(now));
+        assert_eq!(numbers(places.admit(0, ip(2), now)), Some((2, Some(1))));
     }
 
     #[test]
     fn one_client_at_its_limit_costs_nobody_else_a_place() {
-        let (mut places, now) = (Places::new(10, 2), Instant::now());
-        places.admit(ip(9), now);
-        for _ in 0..2 {
-            places.admit(ip(1), now + Duration::from_secs(1));
+        let now = Instant::now();
+        let mut places = Places::new(10, 2, now);
+        assert!(places.admit(0, ip(9), now).is_some());
+        for worker in 0..2 {
+            assert!(places.admit(worker, ip(1), now + Duration::from_secs(1)).is_some());
         }
         // the idle connection of the other client is older, and stays
-        assert_eq!(places.admit(ip(1), now), Admission::Replaces { newcomer: 3, closed: 1 });
+        assert_eq!(numbers(places.admit(0, ip(1), now)), Some((3, Some(1))));
         places.leave(0);
         places.leave(0);
-        assert_eq!(places.len(), 2);
+        assert_eq!(places.held.len(), 2);
     }
 
     #[test]
     fn a_smaller_total_closes_idle_connections_and_no_busy_ones() {
-        let (mut places, now) = (Places::new(9, 9), Instant::now());
-        for number in 0..5 {
-            places.admit(ip(1), now + Duration::from_secs(number));
-        }
-        places.mark(0, None);
-        assert_eq!(places.resize(3, 9), [1, 2]);
-        for number in [3, 4] {
-            places.mark(number, None);
-        }
-        assert_eq!((places.resize(1, 9), places.len()), (Vec::new(), 3));
-        assert_eq!(places.admit(ip(2), now), Admission::TurnedAway);
+        let now = Instant::now();
+        let mut places = Places::new(9, 9, now);
+        let seats: Vec<Seat> =
+            (0..5).map(|number| places.admit(0, ip(1), now + Duration::from_secs(number)).unwrap()).collect();
+        seats[0].mark.set(None);
+        let closed = |leaving: Vec<Leaving>| leaving.into_iter().map(|leaving| leaving.number).collect::<Vec<_>>();
+        assert_eq!(closed(places.resize(3, 9)), [1, 2]);
+        seats[3..].iter().for_each(|seat| seat.mark.set(None));
+        assert_eq!((closed(places.resize(1, 9)), places.held.len()), (Vec::new(), 3));
+        assert_eq!(numbers(places.admit(0, ip(2), now)), None);
     }
 
     #[test]

@@ -1,40 +1,101 @@
-//! Which of the workers that share a socket look at it: the first one always, the others while it has much to do. All of
-//! them would wake up for every datagram otherwise, and all but one in vain; and one worker that finds several datagrams
-//! at once does them with less work than two that find one each.
+//! Which of the workers serve: the first one always, the others when those who do have no time left. What one worker can
+//! do it does with less work than two: it finds more datagrams at once, writes more queries in one record, and needs one
+//! connection to each server.
+//!
+//! The decision is a pure function of how much each has worked of late. What counts is the processor's time, not how much
+//! waits: where others take it, more workers would only take it from each other.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::cell::Cell;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Waker};
+use std::time::{Duration, Instant};
 
-/// Datagrams that a look of the first worker brings on average from which on the others are called, in eighths: it has
-/// hardly any time left then.
-const MUCH: u32 = 8 * 8;
-/// Datagrams that a look brings on average below which a called worker goes, in eighths.
-const LITTLE: u32 = 2 * 8;
-/// Looks that a called worker stays for in any case.
-const STAY: u32 = 64;
+/// How often a worker looks how much it has worked: longer than a burst of queries, or a cold start, keeps it busy.
+const PERIOD: Duration = Duration::from_millis(100);
+/// Percent of their time that those on duty work, on average, from which on as many again are called.
+const FULL: usize = 80;
+/// Percent of their time that the others would work, at most, if the one called last went.
+const ROOM: usize = 50;
+/// How long a called worker stays at least.
+const STAY: Duration = Duration::from_secs(1);
 
-/// What those who share a socket know of each other.
-#[derive(Default)]
-struct Shift {
-    is_called: AtomicBool,
+/// What the workers know of each other.
+pub struct Shift {
+    /// How many are on duty: the first so many.
+    on: AtomicUsize,
+    /// Percent of its time that each worked in its last period.
+    worked: Box<[AtomicUsize]>,
+    /// Tasks of those who are not.
     waiting: Mutex<Vec<Waker>>,
 }
 
 impl Shift {
-    fn call(&self) {
-        if !self.is_called.swap(true, Ordering::AcqRel) {
+    /// So many workers, of whom the first is on duty.
+    pub fn of(workers: usize) -> Arc<Shift> {
+        let worked = (0..workers).map(|_| AtomicUsize::new(0)).collect();
+        Arc::new(Shift { on: AtomicUsize::new(1), worked, waiting: Mutex::default() })
+    }
+
+    /// The duty of one worker.
+    pub fn duty(self: &Arc<Self>, number: usize) -> Duty {
+        Duty { shift: self.clone(), number, last: Cell::new(None), since: Cell::new(None) }
+    }
+
+    /// Whether this worker is on duty.
+    pub fn has_on_duty(&self, number: usize) -> bool {
+        number < self.on.load(Ordering::Acquire)
+    }
+
+    /// What all on duty work together, in percent of one worker's time.
+    fn total(&self, on: usize) -> usize {
+        self.worked.iter().take(on).map(|worked| worked.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Who is on duty from now on; nothing if somebody else has just decided that.
+    fn change(&self, from: usize, to: usize) -> bool {
+        for worked in self.worked.iter().take(to).skip(from) {
+            worked.store(0, Ordering::Relaxed);
+        }
+        let changed = self.on.compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+        if changed && to > from {
             // wakers are whole whatever happened to whoever held the lock
             let waiting = std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
             waiting.into_iter().for_each(Waker::wake);
         }
+        changed
+    }
+}
+
+/// Whether one worker serves. Its listeners share it.
+pub struct Duty {
+    shift: Arc<Shift>,
+    number: usize,
+    /// When it looked last, and how much it had worked in all by then.
+    last: Cell<Option<(Instant, Duration)>>,
+    /// Since when it has been on duty.
+    since: Cell<Option<Instant>>,
+}
+
+impl Duty {
+    /// Whether the worker is on duty as long as it lives.
+    pub fn is_first(&self) -> bool {
+        self.number == 0
     }
 
-    /// Whether the others are called; if not, this task will be woken when they are.
-    fn poll(&self, context: &Context<'_>) -> bool {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Whether the worker is on duty.
+    pub fn is_on(&self) -> bool {
+        self.shift.has_on_duty(self.number)
+    }
+
+    /// Whether the worker is on duty; if not, this task will be woken when it may be.
+    pub fn poll(&self, context: &Context<'_>) -> bool {
+        if self.is_on() {
+            return true;
+        }
+        let mut waiting = self.shift.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         // under the lock: who calls takes the wakers afterwards
-        if self.is_called.load(Ordering::Acquire) {
+        if self.is_on() {
             return true;
         }
         if !waiting.iter().any(|waker| waker.will_wake(context.waker())) {
@@ -42,109 +103,155 @@ impl Shift {
         }
         false
     }
-}
 
-/// What one worker has to do with a socket.
-pub struct Duty {
-    shift: Arc<Shift>,
-    is_first: bool,
-    is_on: bool,
-    /// Datagrams of a look, smoothed, in eighths.
-    average: u32,
-    looks: u32,
-}
-
-impl Duty {
-    /// The duties of so many workers at one socket.
-    pub fn shared_by(workers: usize) -> Vec<Duty> {
-        let shift: Arc<Shift> = Arc::default();
-        let duty =
-            |number| Duty { shift: shift.clone(), is_first: number == 0, is_on: number == 0, average: 0, looks: 0 };
-        (0..workers).map(duty).collect()
+    /// The worker has found something to do, or nothing, where it looks. `spent` gives how much of the processor's time it
+    /// has had in all.
+    pub fn looked(&self, now: Instant, spent: impl FnOnce() -> Duration) {
+        let workers = self.shift.worked.len();
+        let last = self.last.get();
+        if workers == 1 || last.is_some_and(|(at, _)| now.saturating_duration_since(at) < PERIOD) {
+            return;
+        }
+        let spent = spent();
+        self.last.set(Some((now, spent)));
+        let (Some((at, before)), true) = (last, self.is_on()) else { return };
+        if self.since.get().is_none() {
+            self.since.set(Some(at));
+        }
+        let (period, spent) = (now.saturating_duration_since(at), spent.saturating_sub(before));
+        let percent = usize::try_from(spent.as_micros() * 100 / period.as_micros().max(1)).unwrap_or(100);
+        self.shift.worked[self.number].store(percent.min(100), Ordering::Relaxed);
+        self.judge(now, workers);
     }
 
-    /// Whether the worker looks at the socket as long as it lives.
-    pub fn is_first(&self) -> bool {
-        self.is_first
-    }
-
-    /// Whether the worker is to look at the socket now; if not, its task will be woken when it is.
-    pub fn poll(&mut self, context: &Context<'_>) -> bool {
-        if !self.is_on && self.shift.poll(context) {
-            (self.is_on, self.average, self.looks) = (true, MUCH, 0);
+    fn judge(&self, now: Instant, workers: usize) {
+        let on = self.shift.on.load(Ordering::Acquire);
+        let total = self.shift.total(on);
+        if total >= FULL * on && on < workers {
+            self.shift.change(on, workers.min(on * 2));
+            return;
         }
-        self.is_on
-    }
-
-    /// A look has brought so many datagrams. Returns whether the worker is to look on; if not, its task will be woken when
-    /// it is to look again.
-    pub fn looked(&mut self, datagrams: usize, context: &Context<'_>) -> bool {
-        let datagrams = u32::try_from(datagrams).unwrap_or(u32::MAX).min(1000);
-        self.average = self.average - self.average / 8 + datagrams;
-        if self.is_first {
-            if self.average >= MUCH {
-                self.shift.call();
-            }
-            return true;
+        // those called last go first
+        let has_stayed = self.since.get().is_some_and(|since| now.saturating_duration_since(since) >= STAY);
+        if on > 1 && self.number == on - 1 && has_stayed && total <= ROOM * (on - 1) && self.shift.change(on, on - 1) {
+            self.last.set(None);
+            self.since.set(None);
         }
-        self.looks = self.looks.saturating_add(1);
-        if self.looks >= STAY && self.average < LITTLE {
-            self.is_on = false;
-            self.shift.is_called.store(false, Ordering::Release);
-            // nothing else may wake this task any more
-            return self.poll(context);
-        }
-        self.is_on
     }
 }
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests fail loudly")]
-
-    use super::{Duty, STAY};
+    use super::{Duty, PERIOD, STAY, Shift};
     use crate::wake_count_tests::Count;
     use std::sync::Arc;
     use std::task::{Context, Waker};
+    use std::time::{Duration, Instant};
+
+    /// Workers whose clock and work the test owns.
+    struct Bench {
+        duties: Vec<Duty>,
+        now: Instant,
+        spent: Vec<Duration>,
+    }
+
+    impl Bench {
+        fn new(workers: usize) -> Bench {
+            let shift = Shift::of(workers);
+            let duties = (0..workers).map(|number| shift.duty(number)).collect();
+            Bench { duties, now: Instant::now(), spent: vec![Duration::ZERO; workers] }
+        }
+
+        /// For so many periods each of the first works so much of them, in percent.
+        fn work(&mut self, periods: u32, percent: &[u32]) {
+            for _ in 0..periods {
+                self.now += PERIOD;
+                for (number, percent) in percent.iter().enumerate() {
+                    self.spent[number] += PERIOD * *percent / 100;
+                    self.duties[number].looked(self.now, || self.spent[number]);
+                }
+            }
+        }
+
+        fn on(&self) -> usize {
+            self.duties.iter().filter(|duty| duty.is_on()).count()
+        }
+    }
 
     #[test]
-    fn the_others_are_called_while_the_first_has_much_to_do() {
-        let count: Arc<Count> = Arc::default();
+    fn the_first_serves_alone_as_long_as_it_has_time() {
+        let mut bench = Bench::new(4);
+        bench.work(100, &[79]);
+        assert_eq!(bench.on(), 1);
+        assert!(bench.duties[0].is_first() && bench.duties[0].is_on() && !bench.duties[1].is_on());
+    }
+
+    #[test]
+    fn a_burst_is_no_load() {
+        let mut bench = Bench::new(4);
+        bench.work(3, &[1]);
+        bench.spent[0] += PERIOD * 3 / 4;
+        bench.work(1, &[0]);
+        assert_eq!(bench.on(), 1);
+        // and neither is what was done since long ago
+        bench.spent[0] += PERIOD * 10;
+        bench.now += Duration::from_secs(60);
+        bench.work(1, &[0]);
+        assert_eq!(bench.on(), 1);
+    }
+
+    #[test]
+    fn as_many_again_are_called_when_those_on_duty_have_no_time_left() {
+        let mut bench = Bench::new(4);
+        bench.work(2, &[90]);
+        assert_eq!(bench.on(), 2);
+        // the second has not worked yet
+        bench.work(1, &[100, 0]);
+        assert_eq!(bench.on(), 2);
+        bench.work(3, &[90, 60]);
+        assert_eq!(bench.on(), 2);
+        bench.work(2, &[90, 75]);
+        assert_eq!(bench.on(), 4);
+    }
+
+    #[test]
+    fn whoever_was_called_last_goes_when_the_others_have_room() {
+        let mut bench = Bench::new(3);
+        bench.work(2, &[90]);
+        bench.work(3, &[85, 85]);
+        assert_eq!(bench.on(), 3);
+        // they stay for a while
+        bench.work(2, &[5, 5, 5]);
+        assert_eq!(bench.on(), 3);
+        bench.work(u32::try_from(STAY.as_millis() / PERIOD.as_millis()).unwrap_or(u32::MAX), &[5, 5, 5]);
+        assert_eq!(bench.on(), 1);
+        // and are called again as before
+        bench.work(2, &[90]);
+        assert_eq!(bench.on(), 2);
+        bench.work(40, &[30, 30, 0]);
+        assert_eq!(bench.on(), 2, "the first would have too much to do");
+    }
+
+    #[test]
+    fn who_waits_is_woken_by_a_call() {
+        let (mut bench, count) = (Bench::new(2), Arc::<Count>::default());
         let waker = Waker::from(count.clone());
         let context = Context::from_waker(&waker);
-        let [mut first, mut second, mut third]: [Duty; 3] = Duty::shared_by(3).try_into().ok().unwrap();
-        assert!(first.poll(&context) && !second.poll(&context) && !second.poll(&context) && !third.poll(&context));
-        // a burst is no load
-        assert!(first.looked(30, &context) && (0..100).all(|_| first.looked(3, &context)));
-        assert_eq!(count.taken(), 0);
-        assert!((0..100).all(|_| first.looked(9, &context)));
-        // both wait with the same waker here
+        assert!(bench.duties[0].poll(&context));
+        assert!(!bench.duties[1].poll(&context) && !bench.duties[1].poll(&context));
+        bench.work(2, &[100]);
         assert_eq!(count.taken(), 1);
-        assert!(second.poll(&context) && third.poll(&context));
-        // each has enough to do
-        assert!((0..1000).all(|_| second.looked(5, &context)));
-        assert!((0..STAY + 20).any(|_| !second.looked(1, &context)));
-        assert_eq!(count.taken(), 0);
-        // nobody has polled the second since, which is woken all the same
-        (0..8).for_each(|_| assert!(first.looked(40, &context)));
+        assert!(bench.duties[1].poll(&context));
+        bench.work(30, &[1, 1]);
+        assert!(!bench.duties[1].poll(&context));
+        bench.work(1, &[100, 0]);
         assert_eq!(count.taken(), 1);
-        assert!(second.poll(&context) && first.poll(&context));
     }
 
     #[test]
-    fn who_is_called_stays_for_a_while() {
-        let [mut first, mut second]: [Duty; 2] = Duty::shared_by(2).try_into().ok().unwrap();
-        let context = Context::from_waker(Waker::noop());
-        assert!(!second.poll(&context));
-        (0..20).for_each(|_| assert!(first.looked(20, &context)));
-        assert!(second.poll(&context));
-        let stayed = (0..1000).take_while(|_| second.looked(0, &context)).count();
-        assert_eq!(stayed + 1, usize::try_from(STAY).unwrap());
-    }
-
-    #[test]
-    fn who_is_alone_looks_always() {
-        let (mut alone, context) = (Duty::shared_by(1), Context::from_waker(Waker::noop()));
-        assert!(alone[0].poll(&context) && (0..1000).all(|count| alone[0].looked(count % 50, &context)));
+    fn one_worker_alone_never_looks() {
+        let bench = Bench::new(1);
+        bench.duties[0].looked(bench.now, || unreachable!("nobody could be called"));
+        assert!(bench.duties[0].is_on());
     }
 }

@@ -3,9 +3,10 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, TcpListener as StdTcpListener};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,18 +16,19 @@ use std::time::{Duration, Instant};
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Notify;
 use tokio::task::spawn_local;
 use tokio::time::Sleep;
 
 use super::crowd::Crowd;
+use super::desk::Desk;
 use super::handshake::{LONGEST, shake_hands};
-use super::limits::{Admission, Limits, Places};
-use crate::bell::Bell;
+use super::limits::{Limits, Seat};
+use super::seats::Seats;
+use super::shift::Duty;
 use crate::dns::crossing::Link;
-use crate::dns::framing::{Inflow, put};
+use crate::dns::framing::Inflow;
 use crate::dns::message::HEADER;
-use crate::pace;
+use crate::pace::{self, time_spent};
 use crate::query::{Gone, Path, Pending, Verdict};
 
 /// Octets read at once from a client. Queries are small, and an idle client should cost little.
@@ -53,16 +55,20 @@ pub struct Hall {
     limits: Cell<Limits>,
     /// How clients on TLS are met.
     tls: RefCell<Option<Arc<ServerConfig>>>,
-    places: RefCell<Places>,
+    /// The places of all workers' clients.
+    seats: Arc<Seats>,
+    worker: usize,
+    duty: Rc<Duty>,
     desks: RefCell<HashMap<u64, Rc<Desk>>>,
     stopped: Cell<bool>,
 }
 
 impl Hall {
-    /// A hall without connections.
-    pub fn new(path: Rc<Path>, limits: Limits, places: Places) -> Hall {
-        let (limits, places, stopped) = (Cell::new(limits), RefCell::new(places), Cell::new(false));
-        Hall { path, limits, tls: RefCell::default(), places, desks: RefCell::default(), stopped }
+    /// The hall of this worker, without connections.
+    pub fn new(path: Rc<Path>, limits: Limits, seats: Arc<Seats>, worker: usize, duty: Rc<Duty>) -> Hall {
+        let (limits, tls, desks, stopped) =
+            (Cell::new(limits), Default::default(), Default::default(), Cell::new(false));
+        Hall { path, limits, tls, seats, worker, duty, desks, stopped }
     }
 
     /// From now on clients on TLS are met with this; connections that there are stay as they are.
@@ -73,13 +79,21 @@ impl Hall {
     /// Other limits from now on, also for the connections that there are.
     pub fn renew(&self, limits: Limits, total: usize, per_client: usize) {
         self.limits.set(limits);
-        let closed = self.places.borrow_mut().resize(total, per_client);
-        for (number, desk) in &*self.desks.borrow() {
-            desk.unread_limit.set(limits.unread);
-            if closed.contains(number) {
-                desk.make_room();
+        // every worker says so, and the first one is heard
+        self.seats.resize(total, per_client);
+        for desk in self.desks.borrow().values() {
+            desk.limit_unread(limits.unread);
+        }
+    }
+
+    /// Has connections make room for those that come after them, for as long as it is polled.
+    pub async fn make_room(&self) -> Infallible {
+        loop {
+            for number in self.seats.leaving(self.worker).await {
+                if let Some(desk) = self.desks.borrow().get(&number) {
+                    desk.make_room();
+                }
             }
-            desk.bell.ring();
         }
     }
 
@@ -87,65 +101,75 @@ impl Hall {
     pub fn stop(&self) {
         self.stopped.set(true);
         for desk in self.desks.borrow().values() {
-            desk.bell.ring();
+            desk.ring();
         }
     }
 
     /// Whether there is no connection.
     pub fn is_empty(&self) -> bool {
-        self.places.borrow().is_empty()
+        self.desks.borrow().is_empty()
     }
 
     /// The place of a newcomer, if there is one, and its desk.
     ///
     /// The desk is known before the connection's task first runs: many connections may be accepted in one turn, and
-    /// the later ones must find those whose places they take.
-    fn admit(&self, client: IpAddr) -> Option<(u64, Rc<Desk>)> {
-        let admission = self.places.borrow_mut().admit(client, Instant::now());
-        if !matches!(admission, Admission::Admitted(_)) {
+    /// those whose places the later ones take must be found.
+    fn admit(&self, client: IpAddr) -> Option<(Seat, Rc<Desk>)> {
+        let seat = self.seats.admit(self.worker, client, Instant::now());
+        if seat.as_ref().is_none_or(|seat| seat.instead_of.is_some()) {
             self.path.counters().tcp_limited.add(1);
         }
-        let number = match admission {
-            Admission::Admitted(number) => number,
-            Admission::Replaces { newcomer, closed } => {
-                if let Some(desk) = self.desks.borrow().get(&closed) {
-                    desk.make_room();
-                }
-                newcomer
-            }
-            Admission::TurnedAway => return None,
-        };
+        let seat = seat?;
         let desk = Rc::new(Desk::new(self.limits.get().unread));
-        self.desks.borrow_mut().insert(number, desk.clone());
-        Some((number, desk))
+        self.desks.borrow_mut().insert(seat.number, desk.clone());
+        Some((seat, desk))
     }
 
     /// A connection has ended.
     fn leave(&self, number: u64) {
         self.desks.borrow_mut().remove(&number);
-        self.places.borrow_mut().leave(number);
+        self.seats.leave(number);
     }
 }
 
-/// Accepts connections, of plain TCP or of TLS, for as long as it is polled.
-pub async fn accept(listener: TcpListener, hall: Rc<Hall>, transport: Transport) {
+/// Accepts connections, of plain TCP or of TLS, for as long as it is polled, while this worker is on duty.
+///
+/// # Errors
+/// If the first worker cannot watch the listener: nobody would.
+pub async fn accept(listener: StdTcpListener, hall: Rc<Hall>, transport: Transport) -> io::Result<Infallible> {
     loop {
+        poll_fn(|context| if hall.duty.poll(context) { Poll::Ready(()) } else { Poll::Pending }).await;
+        match listener.try_clone().and_then(TcpListener::from_std) {
+            Ok(watched) => accept_on_duty(&watched, &hall, transport).await,
+            Err(error) if hall.duty.is_first() => return Err(error),
+            Err(error) => {
+                // whoever accepts already goes on
+                log::warn!("watching a listener: {error}");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn accept_on_duty(listener: &TcpListener, hall: &Rc<Hall>, transport: Transport) {
+    while hall.duty.is_on() {
         match listener.accept().await {
             Ok((stream, peer)) => {
                 hall.path.counters().tcp_connections.add(1);
+                hall.duty.looked(Instant::now(), time_spent);
                 if matches!(transport, Transport::Tls) && !hall.path.rules().allows(peer.ip()) {
                     // a handshake costs more than a stranger is worth; over plain TCP there is a reply that says why
                     hall.path.counters().prohibited.add(1);
                     continue;
                 }
-                let Some((number, desk)) = hall.admit(peer.ip()) else { continue };
+                let Some((seat, desk)) = hall.admit(peer.ip()) else { continue };
                 // without it an answer would wait for the acknowledgement of the one before
                 if let Err(error) = stream.set_nodelay(true) {
                     log::debug!("a client's connection: {error}");
                 }
                 match transport {
-                    Transport::Tcp => drop(spawn_local(converse(stream, peer.ip(), number, desk, hall.clone(), false))),
-                    Transport::Tls => drop(spawn_local(greet(stream, peer.ip(), number, desk, hall.clone()))),
+                    Transport::Tcp => drop(spawn_local(converse(stream, peer.ip(), seat, desk, hall.clone(), false))),
+                    Transport::Tls => drop(spawn_local(greet(stream, peer.ip(), seat, desk, hall.clone()))),
                 }
             }
             // the client went away before it was accepted; that is its own affair
@@ -168,86 +192,19 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     )
 }
 
-/// What a connection's task shares with the tasks of its queries.
-struct Desk {
-    outgoing: RefCell<Vec<u8>>,
-    in_flight: Cell<usize>,
-    /// The connection ends at once, whatever waits.
-    broken: Cell<bool>,
-    /// It does so to make room for another, and may say goodbye.
-    makes_room: Cell<bool>,
-    bell: Bell,
-    room: Notify,
-    unread_limit: Cell<usize>,
-}
-
-impl Desk {
-    fn new(unread_limit: usize) -> Desk {
-        Desk {
-            outgoing: RefCell::default(),
-            in_flight: Cell::new(0),
-            broken: Cell::new(false),
-            makes_room: Cell::new(false),
-            bell: Bell::default(),
-            room: Notify::new(),
-            unread_limit: Cell::new(unread_limit),
-        }
-    }
-
-    /// A query that was under way has its answer.
-    fn answered(&self, answer: Option<Vec<u8>>) {
-        if let Some(answer) = answer {
-            put(&mut self.outgoing.borrow_mut(), &answer);
-        }
-        self.in_flight.set(self.in_flight.get() - 1);
-    }
-
-    /// Takes one message of many, when the client has read enough of those before.
-    async fn hand_in_when_read(&self, answer: &[u8]) -> Result<(), Gone> {
-        while self.outgoing.borrow().len() >= self.unread_limit.get() && !self.broken.get() {
-            self.room.notified().await;
-        }
-        if self.broken.get() {
-            return Err(Gone);
-        }
-        put(&mut self.outgoing.borrow_mut(), answer);
-        self.bell.ring();
-        Ok(())
-    }
-
-    /// Ends the connection, which has nothing to do, in favour of another.
-    fn make_room(&self) {
-        self.makes_room.set(true);
-        self.broken.set(true);
-        self.bell.ring();
-    }
-
-    /// Waits for the end of the connection.
-    async fn ended(&self) {
-        while !self.broken.get() {
-            self.room.notified().await;
-        }
-    }
-
-    fn done(&self) {
-        self.in_flight.set(self.in_flight.get() - 1);
-        self.bell.ring();
-    }
-}
-
 /// Serves one client on TLS: the handshake, unless the connection must end before, and then the rest.
-async fn greet(stream: TcpStream, client: IpAddr, number: u64, desk: Rc<Desk>, hall: Rc<Hall>) {
+async fn greet(stream: TcpStream, client: IpAddr, seat: Seat, desk: Rc<Desk>, hall: Rc<Hall>) {
     let tls = hall.tls.borrow().clone();
-    let Some(tls) = tls else { return hall.leave(number) };
+    let Some(tls) = tls else { return hall.leave(seat.number) };
     let limit = hall.limits.get().idle.min(LONGEST);
     let mut handshake = pin!(shake_hands(stream, tls, limit, hall.path.counters()));
     let met = poll_fn(|context| {
-        desk.bell.listen(context);
-        if desk.broken.get() || hall.stopped.get() { Poll::Ready(None) } else { handshake.as_mut().poll(context) }
+        desk.listen(context);
+        if desk.makes_room() || hall.stopped.get() { Poll::Ready(None) } else { handshake.as_mut().poll(context) }
     });
     match met.await {
-        Some(stream) => converse(stream, client, number, desk, hall.clone(), true).await,
-        None => hall.leave(number),
+        Some(stream) => converse(stream, client, seat, desk, hall.clone(), true).await,
+        None => hall.leave(seat.number),
     }
 }
 
@@ -257,16 +214,16 @@ async fn ask(path: Rc<Path>, pending: Pending) -> Vec<u8> {
 }
 
 /// Serves one client's connection until it ends.
-async fn converse<S>(stream: S, client: IpAddr, number: u64, desk: Rc<Desk>, hall: Rc<Hall>, encrypted: bool)
+async fn converse<S>(stream: S, client: IpAddr, seat: Seat, desk: Rc<Desk>, hall: Rc<Hall>, encrypted: bool)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let now = Instant::now();
+    let (now, number) = (Instant::now(), seat.number);
     let mut conversation = Conversation {
         stream,
         encrypted,
         client,
-        number,
+        seat,
         inflow: Inflow::with_capacity(READ_BUFFER),
         writing: Vec::new(),
         written: 0,
@@ -285,8 +242,7 @@ where
     if let Err(error) = result {
         log::debug!("a client's connection: {error}");
     }
-    desk.broken.set(true);
-    desk.room.notify_waiters();
+    desk.break_off();
     hall.leave(number);
     if !conversation.crowd.is_empty() {
         // others may wait for the same, and the memory learns it
@@ -298,7 +254,7 @@ struct Conversation<S, F> {
     stream: S,
     encrypted: bool,
     client: IpAddr,
-    number: u64,
+    seat: Seat,
     inflow: Inflow,
     /// What is being written; new answers gather in the desk meanwhile.
     writing: Vec<u8>,
@@ -319,17 +275,16 @@ struct Conversation<S, F> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin, F: Future<Output = Vec<u8>>> Conversation<S, F> {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.desk.bell.listen(context);
+        self.desk.listen(context);
         self.crowd.listen(context);
-        if self.desk.broken.get() {
-            if self.desk.makes_room.get() {
-                // what cannot be said at once is not said
-                let _ = self.close(context);
-            }
+        if self.desk.is_broken() {
             return Poll::Ready(Ok(()));
         }
+        if self.desk.makes_room() {
+            self.reading = false;
+        }
         // before reading: what is answered makes room for what is read
-        self.crowd.poll(context, |((), answer)| self.desk.answered(answer));
+        self.crowd.poll(context, |((), answer)| self.desk.answered(answer.as_deref()));
         if let Poll::Ready(Err(error)) = self.read(context) {
             return Poll::Ready(Err(error));
         }
@@ -342,8 +297,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin, F: Future<Output = Vec<u8>>> Conversatio
             context.waker().wake_by_ref();
         }
         let finished = !self.reading || self.hall.stopped.get();
-        if finished && self.desk.in_flight.get() == 0 && !self.is_writing() {
+        if finished && self.desk.in_flight() == 0 && !self.is_writing() {
             let closed = self.close(context);
+            if self.desk.makes_room() {
+                // what cannot be said at once is not said: another has its place
+                return Poll::Ready(Ok(()));
+            }
             if closed.is_ready() {
                 return closed;
             }
@@ -364,17 +323,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin, F: Future<Output = Vec<u8>>> Conversatio
     }
 
     fn is_writing(&self) -> bool {
-        self.unsent || self.written < self.writing.len() || !self.desk.outgoing.borrow().is_empty()
+        self.unsent || self.written < self.writing.len() || self.desk.unwritten() > 0
     }
 
     fn unread(&self) -> usize {
-        self.writing.len() - self.written + self.desk.outgoing.borrow().len()
+        self.writing.len() - self.written + self.desk.unwritten()
     }
 
     /// Whether another query may be read: back-pressure instead of refusal.
     fn has_room(&self) -> bool {
         let limits = self.hall.limits.get();
-        self.desk.in_flight.get() < limits.in_flight && self.unread() < limits.unread
+        self.desk.in_flight() < limits.in_flight && self.unread() < limits.unread
     }
 
     fn read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -402,6 +361,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, F: Future<Output = Vec<u8>>> Conversatio
         while self.reading && !self.hall.stopped.get() && self.has_room() {
             let Some(message) = self.inflow.next_message() else { return };
             self.last_message = Instant::now();
+            self.hall.duty.looked(self.last_message, time_spent);
             if message.len() < HEADER {
                 // whoever counts like this is not speaking DNS
                 self.hall.path.counters().not_queries.add(1);
@@ -414,19 +374,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin, F: Future<Output = Vec<u8>>> Conversatio
             let (desk, path) = (self.desk.clone(), self.hall.path.clone());
             match path.receive(message, self.client, link) {
                 Verdict::Silence => self.reading = false,
-                Verdict::Reply(answer) => put(&mut self.desk.outgoing.borrow_mut(), &answer),
+                Verdict::Reply(answer) => self.desk.reply(&answer),
                 Verdict::Relay(pending) => {
-                    desk.in_flight.set(desk.in_flight.get() + 1);
+                    desk.began();
                     let done = self.crowd.begin((), (self.ask)(path, pending));
-                    done.into_iter().for_each(|((), answer)| desk.answered(answer));
+                    done.into_iter().for_each(|((), answer)| desk.answered(answer.as_deref()));
                 }
                 Verdict::Transfer(pending) => {
-                    desk.in_flight.set(desk.in_flight.get() + 1);
+                    desk.began();
                     spawn_local(async move {
-                        let send = async |answer: Vec<u8>| desk.hand_in_when_read(&answer).await;
+                        let send =
+                            async |answer: Vec<u8>| desk.hand_in_when_read(&answer).await.then_some(()).ok_or(Gone);
                         tokio::select! {
                             // a transfer that ends too early must not look whole
-                            result = path.transfer(pending, send) => if result.is_err() { desk.broken.set(true) },
+                            result = path.transfer(pending, send) => if result.is_err() { desk.break_off() },
                             // nobody is left to wait for what the server may still send
                             () = desk.ended() => {}
                         }
@@ -447,8 +408,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, F: Future<Output = Vec<u8>>> Conversatio
                     // what a burst of answers took is given back
                     self.writing = Vec::new();
                 }
-                std::mem::swap(&mut self.writing, &mut self.desk.outgoing.borrow_mut());
-                self.desk.room.notify_waiters();
+                self.desk.swap(&mut self.writing);
                 if self.writing.is_empty() {
                     let flushed = Pin::new(&mut self.stream).poll_flush(context);
                     self.unsent = flushed.is_pending();
@@ -466,12 +426,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin, F: Future<Output = Vec<u8>>> Conversatio
         }
     }
 
-    /// Tells the hall whether this connection could make room for another.
+    /// Says whether this connection could make room for another.
     fn mark(&mut self) {
-        let idle = self.desk.in_flight.get() == 0 && !self.is_writing();
+        let idle = self.desk.in_flight() == 0 && !self.is_writing();
         if idle != self.marked_idle {
             self.marked_idle = idle;
-            self.hall.places.borrow_mut().mark(self.number, idle.then(Instant::now));
+            self.seat.mark.set(idle.then(Instant::now));
         }
     }
 
@@ -479,7 +439,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, F: Future<Output = Vec<u8>>> Conversatio
     fn due(&self) -> Option<Instant> {
         if self.is_writing() {
             Some(self.last_progress + self.hall.limits.get().write)
-        } else if self.desk.in_flight.get() == 0 {
+        } else if self.desk.in_flight() == 0 {
             Some(self.last_message + self.hall.limits.get().idle)
         } else {
             None

@@ -19,6 +19,8 @@ use crate::dns::framing::put;
 use crate::dns::reuse::Lifetimes;
 use crate::dns::suffix::Suffixes;
 use crate::listen::limits::Places;
+use crate::listen::seats::Seats;
+use crate::listen::shift::Shift;
 use crate::memory::{Memory, Shared};
 use crate::query::{Groups, Path, Rules};
 use crate::upstream::group::{Conduct, Group};
@@ -90,15 +92,17 @@ fn hall(idle: Duration) -> Rc<Hall> {
         udp_payload_limit: 1232,
     };
     let limits = Limits { idle, write: WRITE, in_flight: 9, unread: 99_999 };
-    Rc::new(Hall::new(Rc::new(Path::new(rules, Arc::default())), limits, Places::new(9, 9)))
+    let seats = Arc::new(Seats::new(Places::new(9, 9, Instant::now()), 1));
+    let (path, duty) = (Rc::new(Path::new(rules, Arc::default())), Rc::new(Shift::of(1).duty(0)));
+    Rc::new(Hall::new(path, limits, seats, 0, duty))
 }
 
 /// How long a connection lasts whose client says this.
 fn lasts(says: Vec<u8>, idle: Duration) -> Duration {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let (hall, client, began) = (hall(idle), IpAddr::from([127, 0, 0, 1]), Instant::now());
-    let (number, desk) = hall.admit(client).unwrap();
-    let conversation = converse(Deaf { says, holds: false }, client, number, desk, hall.clone(), true);
+    let (seat, desk) = hall.admit(client).unwrap();
+    let conversation = converse(Deaf { says, holds: false }, client, seat, desk, hall.clone(), true);
     let ended = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(20), conversation).await });
     assert!(ended.is_ok() && hall.is_empty(), "it never ends");
     began.elapsed()

@@ -9,6 +9,7 @@ use std::os::fd::AsFd;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use tokio::net::UdpSocket;
 use tokio::sync::watch;
@@ -20,7 +21,7 @@ use crate::dns::crossing::Link;
 use crate::dns::edit::truncate;
 use crate::dns::message::{self, HEADER, Message};
 use crate::hashed::BuildAsGiven;
-use crate::pace;
+use crate::pace::{self, time_spent};
 use crate::query::{Path, Pending, Verdict};
 use crate::sockets::UdpListener;
 
@@ -88,7 +89,7 @@ struct Desk {
 struct Service<F: Future> {
     socket: Arrivals,
     /// Whether this worker looks at it.
-    duty: Duty,
+    duty: Rc<Duty>,
     /// While the socket takes no more answers: where it is heard when it does.
     room: Option<UdpSocket>,
     inbox: Inbox,
@@ -117,12 +118,13 @@ impl<F: Future<Output = Vec<u8>>> Service<F> {
 
     fn receive(&mut self, context: &mut Context<'_>) {
         if !self.duty.poll(context) {
-            return;
+            return self.socket.look_away();
         }
         if let Err(error) = self.socket.watch() {
             // whoever looks at it already goes on
             return log::warn!("watching a udp socket: {error}");
         }
+        self.duty.looked(Instant::now(), time_spent);
         for _ in 0..BATCHES_PER_TURN {
             let Poll::Ready(ready) = self.socket.poll(context) else { return };
             let mut ready = match ready {
@@ -133,7 +135,6 @@ impl<F: Future<Output = Vec<u8>>> Service<F> {
             match self.inbox.receive(self.socket.as_fd()) {
                 Ok(count) => {
                     pace::brought(count);
-                    let is_on_duty = self.duty.looked(count, context);
                     if count < BATCH {
                         // there was room for more: nothing waits, and the kernel will say when something does
                         ready.clear_ready();
@@ -145,15 +146,9 @@ impl<F: Future<Output = Vec<u8>>> Service<F> {
                             done.into_iter().for_each(|done| self.desk.answered(done));
                         }
                     }
-                    if !is_on_duty {
-                        return self.socket.look_away();
-                    }
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     ready.clear_ready();
-                    if !self.duty.looked(0, context) {
-                        return self.socket.look_away();
-                    }
                 }
                 // what one client's network did to a datagram says nothing about the socket
                 Err(error) => log::debug!("receiving a datagram: {error}"),

@@ -3,14 +3,10 @@
 use std::time::{Duration, Instant};
 
 use testkit::message::{a_for, flag};
-use testkit::{
-    Act, DotServer, Journal, MessageBuilder, Opt, Pki, Rr, Section, TcpClient, UdpClient, default_answer, inspect,
-    name_wire, query,
-};
+use testkit::{Act, MessageBuilder, Opt, Rr, Section, TcpClient, UdpClient, default_answer, inspect, name_wire, query};
 
 use super::bench::Bench;
 use super::namespace::{in_namespace, is_there, run, skipped};
-use super::resolvers::{config_of, named, rcode_of, start};
 use super::setup::{QUIET, SOON, Setup, arrives, counter, messages, release};
 
 /// The one datagram that comes must be the answer to `name`: whatever was sent before it got none.
@@ -236,31 +232,4 @@ fn c005_refuses_clients_that_are_not_allowed() {
     assert_eq!(messages(&bench.server), 0);
     only_answer_is_for(&UdpClient::connect(proxy), 6, "friend.test");
     assert_eq!(counter(&mut bench, "prohibited"), 2);
-}
-
-/// Two workers share a socket. The one that does not look at it has no connection to the resolver either.
-#[test]
-fn of_two_workers_one_serves_until_there_is_much_to_do() {
-    let pki = Pki::new();
-    let server = DotServer::start(pki.server(&["upstream.test"]));
-    let config = config_of(&[named(&server)], Some(pki.ca_file()), "");
-    let proxy = start(&config.replace("workers = 1", "workers = 2"));
-    for number in 0..32 {
-        assert_eq!(rcode_of(&proxy, &query(number, &format!("quiet{number}.test"), 1)), 0);
-    }
-    assert_eq!(server.with_journal(Journal::accepted), 1);
-    let clients: Vec<UdpClient> = (0..16).map(|_| UdpClient::connect(proxy.address())).collect();
-    let (begun, mut number) = (Instant::now(), 0);
-    while server.with_journal(Journal::accepted) < 2 {
-        assert!(begun.elapsed() < Duration::from_secs(30), "{}", proxy.log());
-        for _ in 0..8 {
-            for client in &clients {
-                client.send(&query(number, &format!("much{number}.test"), 1));
-                number = number.wrapping_add(1);
-            }
-        }
-        for client in clients.iter().flat_map(|client| std::iter::repeat_n(client, 8)) {
-            assert!(client.recv(SOON).is_some(), "{}", proxy.log());
-        }
-    }
 }

@@ -98,11 +98,11 @@ fn r09_a_close_with_nothing_in_flight_is_nothing_against_a_server() {
     );
 }
 
-/// How many handshakes two workers need for 4 s of 50 queries a second: each has a connection of its own.
+/// How many handshakes four workers need for 4 s of 50 queries a second.
 fn handshakes_in_peace() -> usize {
     let pki = Pki::new();
     let server = DotServer::start(pki.server(&["upstream.test"]));
-    let config = config_of(&[named(&server)], Some(pki.ca_file()), "").replace("workers = 1", "workers = 2");
+    let config = config_of(&[named(&server)], Some(pki.ca_file()), "").replace("workers = 1", "workers = 4");
     let proxy = start(&config);
     let asked = ask_steadily(proxy.address(), "before", 50, Duration::from_secs(4));
     assert!(asked.len() >= 150 && asked.iter().all(Asked::is_answered), "{}", proxy.log());

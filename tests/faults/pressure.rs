@@ -61,15 +61,14 @@ fn r12_connections_and_files_stay_below_the_cap_whatever_is_asked_of_a_dead_serv
     }
 }
 
-/// A burst from many clients at a cold start, with as many workers as there are by default.
+/// A burst from many clients at a cold start, with as many workers as there are by default on a large machine.
 #[test]
 fn r13_a_cold_start_makes_one_connection_at_a_time_however_many_ask() {
     let pki = Pki::new();
     let slow = Stage::HandshakeDelay(Duration::from_millis(300));
     let server = DotServer::builder().identity(pki.server(&["upstream.test"])).stage(slow).start();
-    let config = config_of(&[named(&server)], Some(pki.ca_file()), "").replace("workers = 1\n", "");
+    let config = config_of(&[named(&server)], Some(pki.ca_file()), "").replace("workers = 1", "workers = 4");
     let proxy = start(&config);
-    let workers = report(&proxy)["workers"].as_array().unwrap().len();
     let clients: Vec<UdpClient> = (0..500).map(|_| UdpClient::connect(proxy.address())).collect();
     for (number, client) in (0..).zip(&clients) {
         client.send(&query(number, &format!("n{number}.test"), 1));
@@ -79,7 +78,7 @@ fn r13_a_cold_start_makes_one_connection_at_a_time_however_many_ask() {
         assert_eq!(inspect::rcode(&answer), 0, "{}", proxy.log());
     }
     let journal = server.journal();
-    assert!(journal.accepted() <= workers, "{} connections for {workers} workers", journal.accepted());
+    assert!(journal.accepted() <= 2, "{} connections", journal.accepted());
     // each began when the one before it was made
     for pair in journal.connections.windows(2) {
         let Handshake::Done { at, .. } = pair[0].handshake else { panic!("{:?}", pair[0].handshake) };

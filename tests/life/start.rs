@@ -118,22 +118,6 @@ fn the_command_line_alone_is_enough_for_a_trial() {
 }
 
 #[test]
-fn every_worker_serves() {
-    let pki = Pki::new();
-    let server = testkit::DotServer::start(pki.server(&["upstream.test"]));
-    let config =
-        config_for(&[(server.address(), "upstream.test")], pki.ca_file()).replace("workers = 1", "workers = 3");
-    let proxy = Proxy::builder(binary()).config(&config).start();
-    // the kernel spreads clients by their ports: sixty of them reach all three
-    for number in 0..60 {
-        let name = format!("n{number}.test");
-        let answer = UdpClient::connect(proxy.address()).ask(&query(1, &name, 1)).unwrap();
-        assert_eq!(inspect::a_records(&answer), [testkit::a_for(&name)]);
-    }
-    assert_eq!(server.journal().accepted(), 3);
-}
-
-#[test]
 fn c148_r38_an_address_that_is_not_there_yet_is_bound_when_asked_and_served_when_it_comes() {
     in_namespace(&[], || {
         let pki = Pki::new();
