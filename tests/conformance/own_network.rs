@@ -47,7 +47,9 @@ impl Capture {
     pub(crate) fn start(directory: &Path) -> Option<Capture> {
         let file = directory.join("capture.pcap");
         let mut command = Command::new("tcpdump");
-        command.args(["-i", "any", "-n", "-U", "--immediate-mode", "-Z", "root", "-s", "0", "-w"]).arg(&file);
+        // the kernel's ring has a place of the largest packet for each: of whole ones it would have eight, and lose the next
+        let room = ["-s", "9000", "-B", "16384"];
+        command.args(["-i", "any", "-n", "-U", "--immediate-mode", "-Z", "root"]).args(room).arg("-w").arg(&file);
         let Ok(mut tcpdump) = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn() else {
             skipped("needs tcpdump");
             return None;
