@@ -443,13 +443,6 @@ impl Shelf {
         }
     }
 
-    /// Removes an entry. False if there is none.
-    pub fn remove(&mut self, hash: u64, is_it: impl Fn(&Stored<'_>) -> bool) -> bool {
-        let found = self.slot_of(hash, is_it);
-        found.into_iter().for_each(|slot| self.bury(slot));
-        found.is_some()
-    }
-
     /// Removes all entries that `unwanted` names; how many there were.
     pub fn remove_where(&mut self, unwanted: impl Fn(&Stored<'_>) -> bool) -> usize {
         let before = self.entries;
