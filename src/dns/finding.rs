@@ -4,6 +4,7 @@
 //! Everything here comes over plain DNS, from whoever could send it: names are followed within the one answer and only
 //! backward, and there are limits to how much is taken.
 
+use std::hash::BuildHasher;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::edit::put_opt;
@@ -69,8 +70,8 @@ pub struct Host {
     pub name: Vec<u8>,
     /// The port of the service there.
     pub port: u16,
-    /// The order in which hosts want to be asked: priority, then the heavier weight.
-    order: (u16, u16),
+    /// The order in which hosts want to be asked: priority, then what was drawn among equals.
+    order: (u16, u64),
     /// Addresses that came along.
     pub addresses: Vec<IpAddr>,
 }
@@ -112,20 +113,31 @@ pub fn addresses(answer: &[u8], qtype: u16) -> Result<Said<IpAddr>, Useless> {
     reading.said(found, ttl, |record| address(record.rdata))
 }
 
-/// The hosts of the service that was asked for, those first that want to be asked first.
+/// Where a host of this weight comes among those of its priority: the least number first, which is drawn with the odds that
+/// the weights give (RFC 2782). The same `draw` gives the same host the same place in every answer.
+fn turn(name: &[u8], port: u16, weight: u16, draw: &impl BuildHasher) -> u64 {
+    // evenly within (0, 1): of times that pass with these rates until something happens, the shortest is each one's in
+    // proportion to its rate
+    let even = ((draw.hash_one((name, port)) >> 12) as f64 + 0.5) / (1_u64 << 52) as f64;
+    // of numbers that are not negative the octets have the same order; without a weight the turn comes behind all others
+    (-even.ln() / f64::from(weight)).to_bits()
+}
+
+/// The hosts of the service that was asked for, those first that want to be asked first; among equals as it was drawn.
 ///
 /// # Errors
 /// If there are none, or the service is said not to be offered.
-pub fn hosts(answer: &[u8]) -> Result<Said<Host>, Useless> {
+pub fn hosts(answer: &[u8], draw: &impl BuildHasher) -> Result<Said<Host>, Useless> {
     let reading = Reading::new(answer)?;
     let (owner, ttl) = reading.follow(reading.asked);
     let host = |record: &Record<'_>| {
         let [p0, p1, w0, w1, port0, port1, ..] = *record.rdata else { return None };
         let name = reading.name_in(record, 6)?;
-        let order = (u16::from_be_bytes([p0, p1]), u16::MAX - u16::from_be_bytes([w0, w1]));
-        let addresses = reading.additional(&name);
+        let port = u16::from_be_bytes([port0, port1]);
+        let turn = turn(&name, port, u16::from_be_bytes([w0, w1]), draw);
+        let (order, addresses) = ((u16::from_be_bytes([p0, p1]), turn), reading.additional(&name));
         // the root says that there is no such service (RFC 2782)
-        (name != [0]).then_some(Host { name, port: u16::from_be_bytes([port0, port1]), order, addresses })
+        (name != [0]).then_some(Host { name, port, order, addresses })
     };
     let mut said = reading.said(reading.owned(&owner, rtype::SRV), ttl, host)?;
     said.what.retain(|host| host.port != 0);

@@ -1,5 +1,6 @@
 #![expect(clippy::unwrap_used, reason = "tests fail loudly")]
 
+use std::hash::{BuildHasher, DefaultHasher, Hasher, RandomState};
 use std::net::IpAddr;
 
 use super::{Host, Said, Useless, addresses, designated, expanded, host_text, hosts, question, rtype};
@@ -78,18 +79,55 @@ fn hosts_of_a_service_come_in_their_order_with_the_addresses_that_came_along() {
     let (one, two) = (wire("one.a.test"), wire("two.a.test"));
     let answers = [
         record(&owner, rtype::SRV, 30, &srv(20, 0, 853, &two)),
-        record(&owner, rtype::SRV, 30, &srv(10, 1, 8853, &two)),
+        record(&owner, rtype::SRV, 30, &srv(10, 0, 8853, &two)),
         record(&owner, rtype::SRV, 20, &srv(10, 9, 853, &one)),
     ];
     let came_along = [record(&one, rtype::A, 9, &[192, 0, 2, 1])];
-    let said = hosts(&answer("_dot._tcp.a.test", rtype::SRV, 0, &answers, &came_along)).unwrap();
+    let draw = RandomState::new();
+    let said = hosts(&answer("_dot._tcp.a.test", rtype::SRV, 0, &answers, &came_along), &draw).unwrap();
     let places: Vec<(String, u16, usize)> =
         said.what.iter().map(|host| (host_text(&host.name).unwrap(), host.port, host.addresses.len())).collect();
     let expected = [("one.a.test", 853, 1), ("two.a.test", 8853, 0), ("two.a.test", 853, 0)];
     assert_eq!(places, expected.map(|(name, port, count)| (name.to_owned(), port, count)));
     assert_eq!(said.ttl, 20);
     let not_offered = record(&owner, rtype::SRV, 30, &srv(0, 0, 0, &[0]));
-    assert!(hosts(&answer("_dot._tcp.a.test", rtype::SRV, 0, &[not_offered], &[])).is_err());
+    assert!(hosts(&answer("_dot._tcp.a.test", rtype::SRV, 0, &[not_offered], &[]), &draw).is_err());
+}
+
+#[test]
+fn equal_hosts_come_first_as_often_as_their_weights_say_and_each_draw_stays() {
+    let owner = wire("_dot._tcp.a.test");
+    let weights = [("one.a.test", 60), ("two.a.test", 30), ("three.a.test", 10), ("four.a.test", 0)];
+    let answers = weights.map(|(name, weight)| record(&owner, rtype::SRV, 30, &srv(10, weight, 853, &wire(name))));
+    let said = answer("_dot._tcp.a.test", rtype::SRV, 0, &answers, &[]);
+    let mut first = [0; 4];
+    for number in 0..10_000_u64 {
+        let draw = Drawn(number);
+        let order = hosts(&said, &draw).unwrap().what;
+        assert_eq!(hosts(&said, &draw).unwrap().what, order);
+        assert_eq!(
+            host_text(&order[3].name).unwrap(),
+            "four.a.test",
+            "nobody wants to be asked there as long as others can"
+        );
+        first[weights.iter().position(|(name, _)| wire(name) == order[0].name).unwrap()] += 1;
+    }
+    for (count, weight) in first.into_iter().zip([6000_u32, 3000, 1000]) {
+        assert!(weight.abs_diff(count) < 250, "{first:?}");
+    }
+}
+
+/// A draw that the test can repeat.
+struct Drawn(u64);
+
+impl BuildHasher for Drawn {
+    type Hasher = DefaultHasher;
+
+    fn build_hasher(&self) -> DefaultHasher {
+        let mut hasher = DefaultHasher::new();
+        hasher.write_u64(self.0);
+        hasher
+    }
 }
 
 /// RDATA of SVCB.

@@ -3,8 +3,10 @@
 //! What they say is not trusted: whoever is found must prove who it is before it gets a query. Only names of resolvers
 //! are asked for, never what a client asks.
 
+use std::hash::RandomState;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use rustls::pki_types::ServerName;
@@ -37,6 +39,10 @@ pub struct Found {
     pub left_out: Vec<String>,
 }
 
+/// What hosts of equal priority are drawn with, once for the process: an order that changed with every look-up would move
+/// all queries each time.
+static DRAW: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
 /// Looks up.
 ///
 /// # Errors
@@ -49,10 +55,13 @@ pub async fn look_up(search: Search) -> Result<Found, String> {
             let endpoints = said.what.into_iter().map(endpoint).collect();
             Found { endpoints, ttl: said.ttl, missing, left_out: Vec::new() }
         }),
-        Wanted::Service { name, within } => match query(&resolvers, name.wire(), rtype::SRV, hosts).await {
-            Ok(said) => places(resolvers, said, within.map(|domain| domain.wire().to_vec())).await,
-            Err(why) => Err(why),
-        },
+        Wanted::Service { name, within } => {
+            let read = |answer: &[u8]| hosts(answer, &*DRAW);
+            match query(&resolvers, name.wire(), rtype::SRV, read).await {
+                Ok(said) => places(resolvers, said, within.map(|domain| domain.wire().to_vec())).await,
+                Err(why) => Err(why),
+            }
+        }
         Wanted::Designation => {
             let read = |answer: &[u8]| designated(answer, DOT_PORT);
             match query(&resolvers, DESIGNATION, rtype::SVCB, read).await {
