@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use testkit::proxy_process::Signal;
 use testkit::{How, Stage};
 
 use crate::soak_faults::FAULTS;
@@ -19,6 +20,7 @@ pub const TESTS: &[(&str, &str, Test)] = &[
     ("r01", "10 min of a black hole, then the first query", after_a_black_hole),
     ("r04", "100,000 connections that end in every way", connections),
     ("r10", "10 min of 50 queries a second to good servers: few handshakes", few_handshakes),
+    ("r14", "a minute with a tenth of the processor's time, then recovery", lack_of_time),
     ("stale", "10 min without any server at 500 queries a second for 1,000 names that are known", stale::answers),
     ("r34", "2 h without any server at 200 queries a second, then recovery", long_outage),
 ];
@@ -106,6 +108,33 @@ fn few_handshakes(program: &Path, scale: f64) -> Result<String, String> {
         Ok(text)
     } else {
         Err(format!("more than 2 handshakes, or answers missed\n{text}"))
+    }
+}
+
+/// R14: the process has a tenth of the time, in slices as under a quota, for a minute; then all of it again.
+fn lack_of_time(program: &Path, scale: f64) -> Result<String, String> {
+    let stand = Stand::new(program, 2, "");
+    let load = stand.load(200)?;
+    pause(2 * SECOND);
+    load.excuse(true);
+    let end = Instant::now() + minutes(scale);
+    while Instant::now() < end {
+        stand.proxy.signal(Signal::SIGSTOP);
+        pause(SECOND.mul_f64(0.18));
+        stand.proxy.signal(Signal::SIGCONT);
+        pause(SECOND.mul_f64(0.02));
+    }
+    pause(5 * SECOND);
+    load.excuse(false);
+    pause(10 * SECOND);
+    let (outcome, counts) = (load.finish(), stand.counts());
+    let text = format!("{}\n{} connections were made", summary(&outcome), counts.connections);
+    // fewer than one in four seconds, where every query could make one
+    let few = counts.connections <= 15;
+    if few && outcome.missed() == 0 && outcome.slowest < SECOND / 2 {
+        Ok(text)
+    } else {
+        Err(format!("more than 15 connections, or answers missed or late 5 s after it\n{text}"))
     }
 }
 
