@@ -142,4 +142,6 @@ pub mod log_sinks;
 pub mod metrics;
 
 #[cfg(test)]
+mod bare_path_tests;
+#[cfg(test)]
 mod wake_count_tests;

@@ -554,3 +554,7 @@ impl Path {
 fn is_whole(mut transfer: Transfer, answer: &[u8]) -> bool {
     Message::parse(answer).is_ok_and(|view| transfer.observe(&view) == Progress::Done)
 }
+
+#[cfg(test)]
+#[path = "query_tests.rs"]
+mod query_tests;

@@ -12,19 +12,11 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{Hall, Limits, converse};
-use crate::cache::answers::Usage;
-use crate::config::settings::{LocalOrForward, Policy, SpecialNames};
-use crate::dns::crossing::Switches;
+use crate::bare_path_tests::bare_path;
 use crate::dns::framing::put;
-use crate::dns::reuse::Lifetimes;
-use crate::dns::suffix::Suffixes;
 use crate::listen::limits::Places;
 use crate::listen::seats::Seats;
 use crate::listen::shift::Shift;
-use crate::memory::{Memory, Shared};
-use crate::query::{Groups, Path, Rules};
-use crate::upstream::group::{Conduct, Group};
-use crate::upstream::outcome;
 
 const WRITE: Duration = Duration::from_millis(200);
 
@@ -69,31 +61,9 @@ fn own_query() -> Vec<u8> {
 }
 
 fn hall(idle: Duration) -> Rc<Hall> {
-    let second = Duration::from_secs(1);
-    let limits =
-        outcome::Limits { connect: second, idle: second, deadline: second, in_flight: 1, queue: 1, connections: 1 };
-    let conduct =
-        Conduct { policy: Policy::InOrder, second_try_after: second, hedge_percent: 0, second_opinion: true, limits };
-    let none = || Group::new(Vec::new(), conduct, Arc::default());
-    let lifetimes = Lifetimes { min: 0, max: 0, max_negative: 0, failure: 0 };
-    let usage = Usage { lifetimes, stale: 0, prefetch: false };
-    let memory = Rc::new(Memory::new(Arc::new(Shared::new(0)), usage, Switches::default()));
-    let rules = Rules {
-        memory,
-        groups: Groups { all: none(), upstream: Rc::new(none()), routes: Suffixes::default() },
-        allow: vec![IpAddr::from([127, 0, 0, 1]).into()],
-        switches: Switches::default(),
-        special_names: SpecialNames {
-            home_arpa: LocalOrForward::Local,
-            resolver_arpa: LocalOrForward::Local,
-            onion: LocalOrForward::Local,
-        },
-        deadline: second,
-        udp_payload_limit: 1232,
-    };
     let limits = Limits { idle, write: WRITE, in_flight: 9, unread: 99_999 };
     let seats = Arc::new(Seats::new(Places::new(9, 9, Instant::now()), 1));
-    let (path, duty) = (Rc::new(Path::new(rules, Arc::default())), Rc::new(Shift::of(1).duty(0)));
+    let (path, duty) = (bare_path(0), Rc::new(Shift::of(1).duty(0)));
     Rc::new(Hall::new(path, limits, seats, 0, duty))
 }
 
