@@ -6,7 +6,7 @@ use testkit::message::{MessageBuilder, answer_to};
 use testkit::{Act, DotServer, Opt, Pki, Proxy, Received, Rr, Section, TcpClient, UdpClient, inspect, query};
 
 use super::bench::Bench;
-use super::resolvers::{LONG, SERVFAIL, proxy_before, rcode_of};
+use super::resolvers::{LONG, SERVFAIL, config_of, named, proxy_before, rcode_of, start as start_with};
 
 const IXFR: u16 = 251;
 const AXFR: u16 = 252;
@@ -97,6 +97,23 @@ fn c122_all_messages_of_a_zone_are_relayed() {
 #[test]
 fn c122_messages_without_the_question_belong_to_the_transfer_too() {
     is_relayed_whole(&request(0xabcd, AXFR, None), |query| fifty(query, false));
+}
+
+#[test]
+fn c122_a_transfer_follows_the_route_of_its_zone() {
+    let pki = Pki::new();
+    let start =
+        || DotServer::builder().identity(pki.server(&["upstream.test"])).script(serving(|asked| fifty(asked, true)));
+    let (upstream, corp) = (start().start(), start().start());
+    let route = format!("[[route]]\ndomains = [\"zone.test\"]\nservers = [{}]\n", named(&corp));
+    let proxy = start_with(&(config_of(&[named(&upstream)], Some(pki.ca_file()), "") + &route));
+    let asked = request(3, AXFR, None);
+    let mut client = TcpClient::connect(proxy.address());
+    client.send(&asked);
+    for message in fifty(&asked, true) {
+        assert_eq!(client.recv(LONG).expect("an open connection"), Some(message));
+    }
+    assert_eq!((corp.journal().messages.len(), upstream.journal().accepted()), (1, 0));
 }
 
 #[test]

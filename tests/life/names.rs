@@ -12,7 +12,7 @@ use testkit::{DotServer, MessageBuilder, Opt, Pki, Proxy, Rr, Stage, UdpClient, 
 
 use crate::conformance::namespace::{in_namespace, run};
 use crate::conformance::resolvers::{LONG, SERVFAIL, config_of, rcode_of, start};
-use crate::life::control::status;
+use crate::life::control::{ask_reload, status};
 
 /// Hosts of a service: the bench has no name for it.
 const SRV: u16 = 33;
@@ -199,6 +199,34 @@ fn r40_a_query_that_comes_before_the_first_look_up_ends_waits_for_it() {
     let proxy = before(&format!("pool.test:{}", servers[0].address().port()), &pki, &bootstrap.line());
     assert_eq!(rcode_of(&proxy, &query(1, "early.test", rtype::A)), 0, "{}", proxy.log());
     assert!(bootstrap.server.seen().iter().any(|seen| seen.way == Way::Tcp));
+}
+
+/// A reload that names another resolver for look-ups, and then another name.
+#[test]
+fn r40_a_reload_changes_where_and_what_is_looked_up() {
+    let pki = Pki::new();
+    let servers = members(&pki, &[2, 3, 4]);
+    let (old, new) = (Bootstrap::new(pool(&[2], 3600)), Bootstrap::new(pool(&[3], 3600)));
+    new.change(|zone| zone.answers.push(Rr::a("other.test", [127, 0, 0, 4], 3600)));
+    let port = servers[0].address().port();
+    let proxy = before(&format!("pool.test:{port}"), &pki, &old.line());
+    ask_until(&proxy, "first", || messages(&servers[0]) > 0);
+    let reload_with = |from: &str, to: &str| {
+        let config = std::fs::read_to_string(proxy.config_file()).unwrap();
+        assert!(config.contains(from), "{config}");
+        std::fs::write(proxy.config_file(), config.replace(from, to)).unwrap();
+        assert_eq!(ask_reload(&proxy).0, 0, "{}", proxy.log());
+    };
+    reload_with(&old.line(), &new.line());
+    ask_until(&proxy, "second", || messages(&servers[1]) > 0);
+    let at_old = old.server.seen().len();
+    // the certificate is for the pool: whoever is found by another name is not believed
+    reload_with(&format!("pool.test:{port}"), &format!("other.test:{port}"));
+    ask_until(&proxy, "third", || servers[2].journal().accepted() > 0);
+    assert_eq!((messages(&servers[2]), old.server.seen().len()), (0, at_old), "{}", proxy.log());
+    reload_with(&format!("other.test:{port}"), &format!("other.test:{port}#pool.test"));
+    ask_until(&proxy, "named", || messages(&servers[2]) > 0);
+    assert_eq!(rcode_of(&proxy, &query(1, "end.test", rtype::A)), 0);
 }
 
 #[test]
