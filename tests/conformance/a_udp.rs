@@ -1,13 +1,20 @@
 //! Theme A: listening on UDP.
 
+use std::collections::HashSet;
+use std::process::Command;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use testkit::message::{a_for, flag};
-use testkit::{Act, MessageBuilder, Opt, Rr, Section, TcpClient, UdpClient, default_answer, inspect, name_wire, query};
+use testkit::message::{a_for, answer_to, flag};
+use testkit::{
+    Act, MessageBuilder, Opt, Received, Rr, Section, TcpClient, UdpClient, default_answer, inspect, name_wire, query,
+};
 
 use super::bench::Bench;
 use super::namespace::{in_namespace, is_there, run, skipped};
 use super::setup::{QUIET, SOON, Setup, arrives, counter, messages, release};
+
+const TXT: u16 = 16;
 
 /// The one datagram that comes must be the answer to `name`: whatever was sent before it got none.
 fn only_answer_is_for(client: &UdpClient, id: u16, name: &str) {
@@ -232,4 +239,39 @@ fn c005_refuses_clients_that_are_not_allowed() {
     assert_eq!(messages(&bench.server), 0);
     only_answer_is_for(&UdpClient::connect(proxy), 6, "friend.test");
     assert_eq!(counter(&mut bench, "prohibited"), 2);
+}
+
+/// The machine's way to its clients takes 1 MB a second, and the socket's buffer holds a fraction of the answers.
+#[test]
+fn answers_wait_while_the_way_to_the_clients_takes_no_more() {
+    const MANY: u16 = 600;
+    in_namespace(&[], || {
+        let large = |received: &Received| {
+            let text = (0..4).fold(answer_to(&received.message), |answer, _| {
+                answer.answer(&Rr::new("large.test", TXT, 300, &[&[255][..], &[7; 255]].concat()))
+            });
+            vec![Act::Answer(text.opt(Opt::new(1232)).build())]
+        };
+        let bench = Setup::default().cache("").start(|server| server.script(large));
+        let client = UdpClient::connect(bench.proxy.address());
+        let ask = |id: u16| client.send(&MessageBuilder::query(id, "large.test", TXT).opt(Opt::new(1232)).build());
+        ask(0);
+        assert!(client.recv(SOON).is_some());
+        let shaped = "tc qdisc add dev lo root tbf rate 8mbit burst 20kb limit 20mb";
+        let shape = Command::new("tc").args(shaped.split(' ').skip(1)).output();
+        if !shape.is_ok_and(|output| output.status.success()) {
+            return skipped("needs a kernel with tbf");
+        }
+        let begun = Instant::now();
+        thread::scope(|scope| {
+            scope.spawn(|| (1..=MANY).for_each(ask));
+            let mut waiting: HashSet<u16> = (1..=MANY).collect();
+            while !waiting.is_empty() {
+                let answer = client.recv(SOON).unwrap_or_else(|| panic!("{} answers are missing", waiting.len()));
+                assert!(waiting.remove(&inspect::id(&answer)) && answer.len() > 1000);
+            }
+        });
+        // else nothing had to wait
+        assert!(begun.elapsed() > Duration::from_millis(300), "{:?}", begun.elapsed());
+    });
 }
