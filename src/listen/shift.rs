@@ -19,6 +19,9 @@ const FULL: usize = 80;
 const ROOM: usize = 50;
 /// How long a called worker stays at least.
 const STAY: Duration = Duration::from_secs(1);
+/// Open connections of clients from which on all workers accept more: each stays with the worker that accepted it, and so
+/// many may have much to ask one day.
+const CROWD: usize = 32;
 
 /// What the workers know of each other.
 pub struct Shift {
@@ -26,6 +29,8 @@ pub struct Shift {
     on: AtomicUsize,
     /// Percent of its time that each worked in its last period.
     worked: Box<[AtomicUsize]>,
+    /// Connections of clients that are open.
+    connections: AtomicUsize,
     /// Tasks of those who are not.
     waiting: Mutex<Vec<Waker>>,
 }
@@ -34,7 +39,8 @@ impl Shift {
     /// So many workers, of whom the first is on duty.
     pub fn of(workers: usize) -> Arc<Shift> {
         let worked = (0..workers).map(|_| AtomicUsize::new(0)).collect();
-        Arc::new(Shift { on: AtomicUsize::new(1), worked, waiting: Mutex::default() })
+        let (connections, waiting) = Default::default();
+        Arc::new(Shift { on: AtomicUsize::new(1), worked, connections, waiting })
     }
 
     /// The duty of one worker.
@@ -59,11 +65,15 @@ impl Shift {
         }
         let changed = self.on.compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed).is_ok();
         if changed && to > from {
-            // wakers are whole whatever happened to whoever held the lock
-            let waiting = std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
-            waiting.into_iter().for_each(Waker::wake);
+            self.wake();
         }
         changed
+    }
+
+    fn wake(&self) {
+        // wakers are whole whatever happened to whoever held the lock
+        let waiting = std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
+        waiting.into_iter().for_each(Waker::wake);
     }
 }
 
@@ -90,18 +100,44 @@ impl Duty {
 
     /// Whether the worker is on duty; if not, this task will be woken when it may be.
     pub fn poll(&self, context: &Context<'_>) -> bool {
-        if self.is_on() {
+        self.poll_until(Duty::is_on, context)
+    }
+
+    /// Whether the worker accepts connections: on duty, or where there are many.
+    pub fn accepts(&self) -> bool {
+        self.is_on() || self.shift.connections.load(Ordering::Acquire) >= CROWD
+    }
+
+    /// Likewise; if not, this task will be woken when it may.
+    pub fn poll_accepts(&self, context: &Context<'_>) -> bool {
+        self.poll_until(Duty::accepts, context)
+    }
+
+    fn poll_until(&self, holds: impl Fn(&Duty) -> bool, context: &Context<'_>) -> bool {
+        if holds(self) {
             return true;
         }
         let mut waiting = self.shift.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         // under the lock: who calls takes the wakers afterwards
-        if self.is_on() {
+        if holds(self) {
             return true;
         }
         if !waiting.iter().any(|waker| waker.will_wake(context.waker())) {
             waiting.push(context.waker().clone());
         }
         false
+    }
+
+    /// The worker has one more connection of a client.
+    pub fn connected(&self) {
+        if self.shift.connections.fetch_add(1, Ordering::AcqRel) + 1 == CROWD {
+            self.shift.wake();
+        }
+    }
+
+    /// One of them has ended.
+    pub fn disconnected(&self) {
+        self.shift.connections.fetch_sub(1, Ordering::AcqRel);
     }
 
     /// The worker has found something to do, or nothing, where it looks. `spent` gives how much of the processor's time it
@@ -142,7 +178,7 @@ impl Duty {
 
 #[cfg(test)]
 mod tests {
-    use super::{Duty, PERIOD, STAY, Shift};
+    use super::{CROWD, Duty, PERIOD, STAY, Shift};
     use crate::wake_count_tests::Count;
     use std::sync::Arc;
     use std::task::{Context, Waker};
@@ -246,6 +282,21 @@ mod tests {
         assert!(!bench.duties[1].poll(&context));
         bench.work(1, &[100, 0]);
         assert_eq!(count.taken(), 1);
+    }
+
+    #[test]
+    fn where_there_are_many_connections_all_accept_more_of_them() {
+        let (bench, count) = (Bench::new(2), Arc::<Count>::default());
+        let waker = Waker::from(count.clone());
+        let context = Context::from_waker(&waker);
+        let [first, second] = [&bench.duties[0], &bench.duties[1]];
+        (1..CROWD).for_each(|_| first.connected());
+        assert!(first.poll_accepts(&context) && !second.poll_accepts(&context));
+        second.connected();
+        assert_eq!(count.taken(), 1);
+        assert!(second.poll_accepts(&context) && !second.poll(&context), "datagrams are the first one's");
+        first.disconnected();
+        assert!(!second.accepts());
     }
 
     #[test]

@@ -122,25 +122,28 @@ impl Hall {
         let seat = seat?;
         let desk = Rc::new(Desk::new(self.limits.get().unread));
         self.desks.borrow_mut().insert(seat.number, desk.clone());
+        self.duty.connected();
         Some((seat, desk))
     }
 
     /// A connection has ended.
     fn leave(&self, number: u64) {
-        self.desks.borrow_mut().remove(&number);
+        if self.desks.borrow_mut().remove(&number).is_some() {
+            self.duty.disconnected();
+        }
         self.seats.leave(number);
     }
 }
 
-/// Accepts connections, of plain TCP or of TLS, for as long as it is polled, while this worker is on duty.
+/// Accepts connections, of plain TCP or of TLS, for as long as it is polled, while this worker is to accept them.
 ///
 /// # Errors
 /// If the first worker cannot watch the listener: nobody would.
 pub async fn accept(listener: StdTcpListener, hall: Rc<Hall>, transport: Transport) -> io::Result<Infallible> {
     loop {
-        poll_fn(|context| if hall.duty.poll(context) { Poll::Ready(()) } else { Poll::Pending }).await;
+        poll_fn(|context| if hall.duty.poll_accepts(context) { Poll::Ready(()) } else { Poll::Pending }).await;
         match listener.try_clone().and_then(TcpListener::from_std) {
-            Ok(watched) => accept_on_duty(&watched, &hall, transport).await,
+            Ok(watched) => accept_for_now(&watched, &hall, transport).await,
             Err(error) if hall.duty.is_first() => return Err(error),
             Err(error) => {
                 // whoever accepts already goes on
@@ -151,8 +154,8 @@ pub async fn accept(listener: StdTcpListener, hall: Rc<Hall>, transport: Transpo
     }
 }
 
-async fn accept_on_duty(listener: &TcpListener, hall: &Rc<Hall>, transport: Transport) {
-    while hall.duty.is_on() {
+async fn accept_for_now(listener: &TcpListener, hall: &Rc<Hall>, transport: Transport) {
+    while hall.duty.accepts() {
         match listener.accept().await {
             Ok((stream, peer)) => {
                 hall.path.counters().tcp_connections.add(1);
