@@ -145,8 +145,11 @@ fn r02_back_off_is_cleared_when_the_network_changes() {
         first.set_stage(Stage::Normal);
         run("ip addr add 192.0.2.7/32 dev lo");
         wait_for_renewals(&proxy, 1);
-        answered_at_once(&proxy, "after.test");
-        assert_eq!(first.with_journal(|journal| journal.messages_named("after.test").len()), 1, "{}", proxy.log());
+        // where a connection takes its time, the second resolver answers the first of these as well
+        while first.with_journal(|journal| journal.messages_named("after.test").is_empty()) {
+            answered_at_once(&proxy, "after.test");
+            assert!(resting.elapsed() < Duration::from_secs(7), "it rests on\n{}", proxy.log());
+        }
         assert!(resting.elapsed() < Duration::from_secs(7), "the rest may have ended by itself");
     });
 }
