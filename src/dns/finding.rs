@@ -113,14 +113,31 @@ pub fn addresses(answer: &[u8], qtype: u16) -> Result<Said<IpAddr>, Useless> {
     reading.said(found, ttl, |record| address(record.rdata))
 }
 
+/// How many bits of a fraction are reckoned with.
+const FRACTION: u32 = 24;
+
+/// How often a number can be halved from 2^64 down to this one, with its fraction: bit by bit, since the library of
+/// logarithms would take as much memory as a thousand answers.
+fn halvings(number: u64) -> u64 {
+    let number = number.max(1);
+    let zeros = number.leading_zeros();
+    let (mut square, mut fraction) = (number << zeros, 0);
+    for _ in 0..FRACTION {
+        let next = (u128::from(square) * u128::from(square)) >> 63;
+        let is_more = next >> 64 != 0;
+        fraction = fraction << 1 | u64::from(is_more);
+        square = u64::try_from(next >> u32::from(is_more)).unwrap_or(u64::MAX);
+    }
+    (u64::from(zeros + 1) << FRACTION) - fraction
+}
+
 /// Where a host of this weight comes among those of its priority: the least number first, which is drawn with the odds that
-/// the weights give (RFC 2782). The same `draw` gives the same host the same place in every answer.
+/// the weights give (RFC 2782). The same `draw` gives the same host the same place in every answer, whoever else is there.
 fn turn(name: &[u8], port: u16, weight: u16, draw: &impl BuildHasher) -> u64 {
-    // evenly within (0, 1): of times that pass with these rates until something happens, the shortest is each one's in
-    // proportion to its rate
-    let even = ((draw.hash_one((name, port)) >> 12) as f64 + 0.5) / (1_u64 << 52) as f64;
-    // of numbers that are not negative the octets have the same order; without a weight the turn comes behind all others
-    (-even.ln() / f64::from(weight)).to_bits()
+    // of things that happen at random, at these rates, each is the first in proportion to its rate; the logarithm of an even
+    // number is such a time, and without a weight the turn comes behind all others
+    let time = halvings(draw.hash_one((name, port))) << 16;
+    time.checked_div(u64::from(weight)).unwrap_or(u64::MAX)
 }
 
 /// The hosts of the service that was asked for, those first that want to be asked first; among equals as it was drawn.

@@ -117,6 +117,16 @@ fn equal_hosts_come_first_as_often_as_their_weights_say_and_each_draw_stays() {
     }
 }
 
+#[test]
+fn halvings_are_logarithms() {
+    for (number, halved) in
+        [(u64::MAX, 0.0), (1 << 63, 1.0), (3 << 62, 64.0 - 63.584_962_5), (1 << 10, 54.0), (1, 64.0), (0, 64.0)]
+    {
+        let found = f64::from(u32::try_from(super::halvings(number)).unwrap()) / f64::from(1 << super::FRACTION);
+        assert!((found - halved).abs() < 1e-6, "{number}: {found}");
+    }
+}
+
 /// A draw that the test can repeat.
 struct Drawn(u64);
 
