@@ -19,6 +19,10 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// So many connections in a row that end behind their only answer are a server's way.
 const WAYS: u8 = 3;
+/// After so long a connection is shared once more: while each query has its own, nobody would find out that the server has
+/// changed its way, and a way that costs a handshake for each query may have been a fault of a moment. If it is still the
+/// same, one such end says so.
+const TRIED_ANEW: Duration = Duration::from_secs(60);
 
 /// What is known of how one server ends connections, shared by all workers.
 #[derive(Clone, Copy, Debug, Default)]
@@ -70,7 +74,7 @@ impl Lifetime {
 
     /// Whether the server gives one answer on each connection, so that no other query should wait there.
     pub fn gives_one_answer(&self, now: Instant) -> bool {
-        self.one_answer.is_some_and(|(count, last)| count >= WAYS && now < last + BELIEVED)
+        self.one_answer.is_some_and(|(count, last)| count >= WAYS && now < last + TRIED_ANEW)
     }
 
     /// The network is another one: so may be what stands between, and its limits.
@@ -91,7 +95,7 @@ pub fn keeps_ready(lived: Duration, last_query: Option<Instant>, last_kept: Opti
 
 #[cfg(test)]
 mod tests {
-    use super::{BELIEVED, KEPT_AT_MOST, Lifetime, keeps_ready};
+    use super::{BELIEVED, KEPT_AT_MOST, Lifetime, TRIED_ANEW, keeps_ready};
     use std::time::{Duration, Instant};
 
     fn ms(count: u64) -> Duration {
@@ -137,7 +141,11 @@ mod tests {
             assert_eq!((lifetime.closed_behind(answers, now), lifetime.gives_one_answer(now)), (news, known));
         }
         assert_eq!([1; 3].map(|answers| lifetime.closed_behind(answers, now)), [false, false, true]);
-        assert!(lifetime.gives_one_answer(now) && !lifetime.gives_one_answer(now + BELIEVED));
+        // a while later it may be otherwise, and one end is enough to say that it is not
+        let later = now + TRIED_ANEW;
+        assert!(lifetime.gives_one_answer(now) && !lifetime.gives_one_answer(later));
+        assert_eq!((lifetime.closed_behind(1, later), lifetime.gives_one_answer(later)), (false, true));
+        assert_eq!((lifetime.closed_behind(9, later), lifetime.gives_one_answer(later)), (false, false));
     }
 
     #[test]

@@ -256,9 +256,15 @@ impl UpstreamServer {
 
     /// Whether it gives one answer on each connection, as was seen not too long ago.
     pub fn gives_one_answer(&self, now: Instant) -> bool {
-        // nobody takes the lock for a server that never did
-        self.one_answer.load(Ordering::Relaxed)
-            && self.lifetime.lock().unwrap_or_else(PoisonError::into_inner).gives_one_answer(now)
+        // nobody takes the lock for a server that never did, or not of late
+        if !self.one_answer.load(Ordering::Relaxed) {
+            return false;
+        }
+        let lifetime = self.lifetime.lock().unwrap_or_else(PoisonError::into_inner);
+        let gives_one = lifetime.gives_one_answer(now);
+        // under the lock, as whoever learns it does
+        self.one_answer.store(gives_one, Ordering::Relaxed);
+        gives_one
     }
 
     /// The network is another one: failures and habits seen over the old one count no more, and nobody shall know us
