@@ -19,6 +19,8 @@ use crate::config::settings::ClientTls;
 use crate::control::{Answer, ControlSocket, Question, Request};
 use crate::keeper::Keeper;
 use crate::listen::certificate::{Certificate, Occasion};
+use crate::listen::limits::Places;
+use crate::listen::seats::Seats;
 use crate::listen::shift::Shift;
 use crate::metrics::{Counters, Sum};
 use crate::network_changes::Suspension;
@@ -76,6 +78,7 @@ pub struct Service {
     listeners: Vec<Listener>,
     workers: Vec<Hand>,
     shift: Arc<Shift>,
+    seats: Arc<Seats>,
     stop: watch::Sender<bool>,
     last_reload: Option<Reload>,
     pulse: Pulse,
@@ -108,7 +111,10 @@ impl Service {
         }
         let keeper = Keeper::new(&running.settings, premises.memory.as_ref().and_then(Memory::folder));
         let terms = terms(&running, &roster, certificate.as_ref(), &keeper);
-        let (shift, seats) = (Shift::of(running.settings.workers), Arc::new(worker::seats(&running.settings)));
+        let listen = &running.settings.listen;
+        let places = Places::new(listen.tcp_connections, listen.tcp_connections_per_client, Instant::now());
+        let seats = Arc::new(Seats::new(places, running.settings.workers));
+        let shift = Shift::of(running.settings.workers);
         let mut workers = Vec::new();
         for number in 0..running.settings.workers {
             let counters = Arc::new(Counters::default());
@@ -137,6 +143,7 @@ impl Service {
             listeners,
             workers,
             shift,
+            seats,
             stop,
             last_reload,
             pulse,
@@ -335,6 +342,8 @@ impl Service {
         // from here on nothing is refused
         self.roster.renew(&renewed.settings, entries);
         self.keeper.renew(&renewed.settings);
+        let listen = &renewed.settings.listen;
+        self.seats.resize(listen.tcp_connections, listen.tcp_connections_per_client);
         let terms = terms(&renewed, &self.roster, certificate.as_ref(), &self.keeper);
         for (number, heartbeat) in self.order(|done| Order::Renew(terms.clone(), done)).await.into_iter().enumerate() {
             if heartbeat.is_none() {

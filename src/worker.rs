@@ -19,7 +19,7 @@ use crate::dns::crossing::Switches;
 use crate::dns::reuse::Lifetimes;
 use crate::dns::suffix::Suffixes;
 use crate::listen::datagrams::Arrivals;
-use crate::listen::limits::{Limits, Places};
+use crate::listen::limits::Limits;
 use crate::listen::seats::Seats;
 use crate::listen::shift::Duty;
 use crate::listen::stream::Transport;
@@ -118,22 +118,15 @@ fn conduct(settings: &Settings, policy: Policy) -> Conduct {
     }
 }
 
-/// The limits of connections of clients: those of each, and how many in all and for each client.
-fn stream_limits(settings: &Settings) -> (Limits, usize, usize) {
+/// The limits of each connection of a client.
+fn stream_limits(settings: &Settings) -> Limits {
     let listen = &settings.listen;
-    let limits = Limits {
+    Limits {
         idle: listen.tcp_idle_timeout,
         write: listen.tcp_write_timeout,
         in_flight: listen.tcp_in_flight,
         unread: listen.tcp_unread,
-    };
-    (limits, listen.tcp_connections, listen.tcp_connections_per_client)
-}
-
-/// The places of all clients' connections.
-pub fn seats(settings: &Settings) -> Seats {
-    let (_, total, per_client) = stream_limits(settings);
-    Seats::new(Places::new(total, per_client, Instant::now()), settings.workers)
+    }
 }
 
 /// The groups of these terms, with the connections that there were `before` to servers that stay.
@@ -193,8 +186,7 @@ impl Workplace {
         let settings = &terms.settings;
         let nobody = Group::new(Vec::new(), conduct(settings, Policy::InOrder), counters.clone());
         let path = Rc::new(Path::new(rules(terms, groups(terms, &nobody)), counters));
-        let (limits, ..) = stream_limits(settings);
-        let hall = Rc::new(stream::Hall::new(path.clone(), limits, seats, number, duty));
+        let hall = Rc::new(stream::Hall::new(path.clone(), stream_limits(settings), seats, number, duty));
         hall.meet_with(terms.tls.clone());
         Workplace { path, hall }
     }
@@ -203,8 +195,7 @@ impl Workplace {
         let settings = &terms.settings;
         let groups = groups(terms, &self.path.rules().groups.all);
         self.path.renew(rules(terms, groups));
-        let (limits, total, per_client) = stream_limits(settings);
-        self.hall.renew(limits, total, per_client);
+        self.hall.renew(stream_limits(settings));
         self.hall.meet_with(terms.tls.clone());
     }
 

@@ -70,12 +70,12 @@ struct Held {
 }
 
 /// A connection that must be closed.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Leaving {
-    /// The worker that has it.
-    pub worker: usize,
     /// Its number.
     pub number: u64,
+    /// The worker that has it.
+    pub worker: usize,
 }
 
 /// A newcomer's place.
@@ -114,11 +114,15 @@ impl Places {
             return Some(self.enter(worker, origin, now));
         }
         let whose = (own >= self.per_origin).then_some(origin);
-        let those = self.held.iter().filter(|(_, held)| whose.is_none_or(|origin| held.origin == origin));
-        let longest = those.filter_map(|(&number, held)| Some((held.mark.idle_since()?, number, held.worker))).min();
-        let (_, number, of) = longest?;
-        self.leave(number);
-        Some(Seat { instead_of: Some(Leaving { worker: of, number }), ..self.enter(worker, origin, now) })
+        let (_, leaving) = self.idle(whose).min()?;
+        self.leave(leaving.number);
+        Some(Seat { instead_of: Some(leaving), ..self.enter(worker, origin, now) })
+    }
+
+    /// The idle connections of one origin, or of all, with the moments since when they have been.
+    fn idle(&self, whose: Option<Origin>) -> impl Iterator<Item = (u64, Leaving)> {
+        let those = self.held.iter().filter(move |(_, held)| whose.is_none_or(|origin| held.origin == origin));
+        those.filter_map(|(&number, held)| Some((held.mark.idle_since()?, Leaving { number, worker: held.worker })))
     }
 
     /// Other limits from now on. Gives the idle connections that must be closed to come within the new total, those that
@@ -126,11 +130,9 @@ impl Places {
     pub fn resize(&mut self, total: usize, per_origin: usize) -> Vec<Leaving> {
         (self.total, self.per_origin) = (total, per_origin);
         let surplus = self.held.len().saturating_sub(total);
-        let those = |(&number, held): (&u64, &Held)| Some((held.mark.idle_since()?, number, held.worker));
-        let mut idle: Vec<_> = self.held.iter().filter_map(those).collect();
+        let mut idle: Vec<_> = self.idle(None).collect();
         idle.sort_unstable();
-        let leaving: Vec<_> =
-            idle.into_iter().take(surplus).map(|(_, number, worker)| Leaving { worker, number }).collect();
+        let leaving: Vec<_> = idle.into_iter().take(surplus).map(|(_, leaving)| leaving).collect();
         leaving.iter().for_each(|leaving| self.leave(leaving.number));
         leaving
     }

@@ -77,10 +77,8 @@ impl Hall {
     }
 
     /// Other limits from now on, also for the connections that there are.
-    pub fn renew(&self, limits: Limits, total: usize, per_client: usize) {
+    pub fn renew(&self, limits: Limits) {
         self.limits.set(limits);
-        // every worker says so, and the first one is heard
-        self.seats.resize(total, per_client);
         for desk in self.desks.borrow().values() {
             desk.limit_unread(limits.unread);
         }
