@@ -345,7 +345,7 @@ async fn exchange(stream: &mut UpstreamStream, asked: &Rc<Asked>) -> Result<Vec<
     let ended = |error: std::io::Error| format!("the connection ended before an answer: {error}");
     stream.write_all(&framed).await.map_err(ended)?;
     stream.flush().await.map_err(ended)?;
-    let mut inflow = Inflow::with_capacity(READ_BUFFER);
+    let mut inflow = Inflow::up_to(READ_BUFFER);
     loop {
         while let Some(message) = inflow.next_message() {
             match table.take(message) {

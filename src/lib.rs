@@ -50,6 +50,7 @@ pub mod upstream {
     pub mod health;
     pub mod inflight;
     pub mod inquiry;
+    pub mod intake;
     pub mod lifetime;
     pub mod lookup;
     pub mod outage;

@@ -6,7 +6,7 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: (u16, Vec<u8>, &[u8])| {
     let (capacity, cuts, stream) = data;
-    let mut inflow = Inflow::with_capacity(usize::from(capacity).max(2));
+    let mut inflow = Inflow::up_to(usize::from(capacity).max(2));
     let (mut rest, mut seen) = (stream, Vec::new());
     let mut cuts = cuts.iter().cycle();
     while !rest.is_empty() {

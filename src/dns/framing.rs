@@ -31,28 +31,35 @@ pub fn record_length(buffer: &[u8]) -> usize {
     end.min(buffer.len())
 }
 
+/// Room that a stream has to begin with: most that are ever opened bring a few messages.
+const FIRST: usize = 2048;
+
 /// Octets read from a stream, given out message by message.
 #[derive(Debug)]
 pub struct Inflow {
     buffer: Vec<u8>,
     start: usize,
     end: usize,
-    small: usize,
+    /// Its room whenever it is empty.
+    usual: usize,
+    /// What that becomes on a stream that brings as much at once as there is room for.
+    most: usize,
 }
 
 impl Inflow {
-    /// Room for `capacity` octets to begin with and whenever it is empty; it grows for a message that needs more.
-    pub fn with_capacity(capacity: usize) -> Inflow {
-        Inflow { buffer: vec![0; capacity], start: 0, end: 0, small: capacity }
+    /// Room for up to `most` octets at once, a small part of it until more comes; it grows for a message that needs more.
+    pub fn up_to(most: usize) -> Inflow {
+        let usual = most.min(FIRST);
+        Inflow { buffer: vec![0; usual], start: 0, end: 0, usual, most }
     }
 
     /// Where to read into; never empty. After reading, tell [`Self::filled`].
     pub fn room(&mut self) -> &mut [u8] {
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
-            if self.buffer.len() > self.small {
+            if self.buffer.len() != self.usual {
                 // a large message is rare, its memory is not kept for it
-                self.buffer = vec![0; self.small];
+                self.buffer = vec![0; self.usual];
             }
         }
         let wanted = self.wanted();
@@ -60,7 +67,7 @@ impl Inflow {
             self.buffer.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
             if wanted > self.buffer.len() || self.end == self.buffer.len() {
-                self.buffer.resize(wanted.max(self.buffer.len() * 2).min(LARGEST.max(self.small)), 0);
+                self.buffer.resize(wanted.max(self.buffer.len() * 2).min(LARGEST.max(self.usual)), 0);
             }
         }
         &mut self.buffer[self.end..]
@@ -69,6 +76,9 @@ impl Inflow {
     /// `count` octets were read into the room.
     pub fn filled(&mut self, count: usize) {
         self.end = (self.end + count).min(self.buffer.len());
+        if self.end == self.buffer.len() {
+            self.usual = self.most;
+        }
     }
 
     /// The next whole message, without its prefix.
@@ -98,7 +108,7 @@ impl Inflow {
 
 #[cfg(test)]
 mod tests {
-    use super::{Inflow, RECORD, put, record_length};
+    use super::{FIRST, Inflow, RECORD, put, record_length};
     use proptest::prelude::*;
 
     #[test]
@@ -120,18 +130,36 @@ mod tests {
         assert_eq!(record_length(&exact), RECORD);
     }
 
+    #[test]
+    fn a_stream_that_brings_little_takes_little() {
+        let mut inflow = Inflow::up_to(32_768);
+        let mut message = Vec::new();
+        put(&mut message, &[7; 100]);
+        let mut bring = |messages: usize| {
+            let (octets, room) = (message.repeat(messages), inflow.room());
+            let count = octets.len().min(room.len());
+            room[..count].copy_from_slice(&octets[..count]);
+            inflow.filled(count);
+            while inflow.next_message().is_some() {}
+            (inflow.start, inflow.end) = (0, 0);
+            inflow.room().len()
+        };
+        assert_eq!((bring(1), bring(10)), (FIRST, FIRST));
+        assert_eq!((bring(40), bring(1)), (32_768, 32_768), "one that brought much once may do so again");
+    }
+
     proptest! {
         /// However the octets come in, the messages come out as they were put in, and memory stays bounded.
         #[test]
         fn any_segmentation_gives_the_same_messages(
             messages in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..3000), 0..8),
-            cuts in proptest::collection::vec(1_usize..700, 1..60), capacity in 2_usize..600
+            cuts in proptest::collection::vec(1_usize..3000, 1..60), most in 2_usize..6000
         ) {
             let mut stream = Vec::new();
             for message in &messages {
                 put(&mut stream, message);
             }
-            let (mut inflow, mut seen, mut cut) = (Inflow::with_capacity(capacity), Vec::new(), cuts.iter().cycle());
+            let (mut inflow, mut seen, mut cut) = (Inflow::up_to(most), Vec::new(), cuts.iter().cycle());
             while !stream.is_empty() {
                 let room = inflow.room();
                 prop_assert!(!room.is_empty());

@@ -225,7 +225,7 @@ where
         encrypted,
         client,
         seat,
-        inflow: Inflow::with_capacity(READ_BUFFER),
+        inflow: Inflow::up_to(READ_BUFFER),
         writing: Vec::new(),
         written: 0,
         unsent: false,

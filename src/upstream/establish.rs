@@ -4,21 +4,19 @@ use std::cell::Cell;
 use std::time::{Duration, Instant};
 use std::{fmt, io};
 
-use tokio::io::BufReader;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::intake::Intake;
 use super::refused::Refusal;
 use super::server::{Turn, UpstreamServer};
 
-/// Octets read from the socket at once, before decryption.
-const SOCKET_BUFFER: usize = 32 * 1024;
 /// How the log calls the step that authenticates the server.
 const TLS_STEP: &str = "tls handshake";
 
 /// A stream to a resolver, authenticated as its profile asks.
-pub type UpstreamStream = TlsStream<BufReader<TcpStream>>;
+pub type UpstreamStream = TlsStream<Intake<TcpStream>>;
 
 /// How long each step to a stream took.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -93,8 +91,7 @@ pub async fn establish(
         prepare(&tcp).map_err(|error| NoStream::at("tcp options", error))?;
         let connected = Instant::now();
         step.set(TLS_STEP);
-        let buffered = BufReader::with_capacity(SOCKET_BUFFER, tcp);
-        let connecting = TlsConnector::from(config).connect(name, buffered);
+        let connecting = TlsConnector::from(config).connect(name, Intake::new(tcp));
         let stream = connecting.await.map_err(|error| NoStream::at_handshake(&error, server))?;
         Ok((stream, Took { tcp: connected - began, tls: connected.elapsed() }))
     };

@@ -103,7 +103,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let tick = Box::pin(tokio::time::sleep(limits.get().idle.min(TICK)));
         Session {
             stream,
-            inflow: Inflow::with_capacity(READ_BUFFER),
+            inflow: Inflow::up_to(READ_BUFFER),
             out: Vec::new(),
             written: 0,
             record_end: 0,

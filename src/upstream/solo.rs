@@ -102,7 +102,7 @@ impl Solo {
             return match tokio::time::timeout(left, sent).await.unwrap_or_else(|_| Err(late())) {
                 Ok(()) => Ok(Solo {
                     stream,
-                    inflow: Inflow::with_capacity(READ_BUFFER),
+                    inflow: Inflow::up_to(READ_BUFFER),
                     id: draw,
                     first,
                     counters: group.counters().clone(),
