@@ -54,18 +54,24 @@ def free_port():
             return udp.getsockname()[1]
 
 
-def dot_proxy(place, port, upstream, settings):
+def dot_proxy(place, port, upstream, settings, more=""):
     servers = ", ".join(f'"{address}:{at}#{upstream.name}"' for address, at in upstream.servers)
     text = f"""[listen]
 addresses = ["127.0.0.1:{port}"]
 [upstream]
 servers = [{servers}]
 ca-file = "{place.inside}/ca.pem"
+{more}
 [log]
 level = "{settings.log_level}"
 """
     (place.folder / "dot-proxy.toml").write_text(text)
     return [settings.dot_proxy, "--config", f"{place.inside}/dot-proxy.toml"]
+
+
+def dot_proxy_parallel(place, port, upstream, settings):
+    # asks both servers everything, as smartdns does by itself
+    return dot_proxy(place, port, upstream, settings, 'policy = "parallel"')
 
 
 def unbound(place, port, upstream, _):
@@ -177,6 +183,7 @@ user root
 
 PROGRAMS = {
     "dot-proxy": dot_proxy,
+    "dot-proxy-parallel": dot_proxy_parallel,
     "unbound": unbound,
     "dnsdist": dnsdist,
     "dnsdist-pipelined": dnsdist_pipelined,
@@ -184,6 +191,7 @@ PROGRAMS = {
     "knot-resolver": knot_resolver,
     "smartdns": smartdns,
 }
+OURS = {"dot-proxy", "dot-proxy-parallel"}
 # where the name of the program is not that of its file
 EXECUTABLES = {"knot-resolver": "kresd", "dnsdist-pipelined": "dnsdist"}
 
@@ -242,7 +250,7 @@ class Running:
 
 def version(name, place, settings):
     """What the program says of itself."""
-    if name == "dot-proxy":
+    if name in OURS:
         command = [settings.dot_proxy, "--version"]
     else:
         arguments = {"smartdns": "-v", "stubby": "-V", "unbound": "-V"}.get(name, "--version")

@@ -272,6 +272,7 @@ impl Given {
             policy: match self.word(policy) {
                 "fastest" => Policy::Fastest,
                 "spread" => Policy::Spread,
+                "parallel" => Policy::Parallel,
                 _ => Policy::InOrder,
             },
         })

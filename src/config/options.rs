@@ -203,7 +203,7 @@ pub const SECTIONS: &[Section] = &[
 /// The choices of `profile`, in `[upstream]` and in a route.
 const PROFILES: Kind = Kind::Choice(&["strict", "opportunistic"]);
 /// The choices of `policy`, in `[upstream]` and in a route.
-const POLICIES: Kind = Kind::Choice(&["in-order", "fastest", "spread"]);
+const POLICIES: Kind = Kind::Choice(&["in-order", "fastest", "spread", "parallel"]);
 
 macro_rules! options {
     ($($name:ident: $section:literal, $key:literal, $kind:expr, $applies:ident, $default:literal, $flag:expr, $summary:literal, $text:literal;)+) => {
@@ -302,11 +302,11 @@ options! {
         "What happens when a resolver cannot be authenticated: with strict no query is sent to it, with opportunistic it is used all the same (RFC 8310).",
         "Opportunistic protects from those who only listen, not from those who take the resolver's place; the failure is said once in the log. Nothing ever falls back from TLS to plain DNS.";
     POLICY: "upstream", "policy", POLICIES, Reload, "\"in-order\"", None,
-        "Which resolver is asked first: with in-order the first that works, with fastest the one that answers soonest, with spread each in turn.",
-        "";
+        "Which resolver is asked first: with in-order the first that works, with fastest the one that answers soonest, with spread each in turn, with parallel all at once.",
+        "With parallel the first good answer counts, and no resolver's failure is ever felt; each of them sees every query, and has to answer it.";
     HEDGE_SHARE: "upstream", "hedge-share", Kind::Integer { min: 0, max: 100 }, Reload, "5", None,
         "How many queries in a hundred may be asked a second time, of another resolver, because the answer is later than is usual for the first one.",
-        "0 turns this off. It does not concern second tries after second-try-after or after a failure.";
+        "0 turns this off. It does not concern the policy parallel, nor second tries after second-try-after or after a failure.";
     SECOND_OPINION: "upstream", "second-opinion", Kind::Boolean, Reload, "true", None,
         "Ask another resolver once when one answers SERVFAIL or REFUSED.",
         "Not where its extended error says that this is a judgement about the name or the client: a failed DNSSEC validation, or what is blocked, filtered or prohibited. What both cannot answer is answered as the first one did.";

@@ -354,6 +354,8 @@ pub enum Policy {
     Fastest,
     /// Each in turn.
     Spread,
+    /// All at once; the first answer counts.
+    Parallel,
 }
 
 /// A resolver, and how it is spoken to. Two that are equal may share a connection, others never.

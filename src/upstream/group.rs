@@ -197,6 +197,7 @@ impl Group {
             places: self.preferred(),
             second_try_after: self.conduct.second_try_after,
             deadline: self.conduct.limits.deadline,
+            all_at_once: self.conduct.policy == Policy::Parallel,
             second_opinion: self.conduct.second_opinion,
             allowance: &self.allowance,
             waits_for_rest: &self.waits_for_rest,
@@ -223,7 +224,7 @@ impl Group {
 
     /// The places, those first that are preferred for the next query.
     fn preferred(&self) -> Cow<'_, [Rc<Place>]> {
-        if self.conduct.policy == Policy::InOrder || self.places.len() < 2 {
+        if matches!(self.conduct.policy, Policy::InOrder | Policy::Parallel) || self.places.len() < 2 {
             return Cow::Borrowed(&self.places);
         }
         let mut places = self.places.clone();

@@ -42,6 +42,8 @@ pub struct Means<'a> {
     pub second_try_after: Duration,
     /// How long a query may wait for a server at all.
     pub deadline: Duration,
+    /// Whether all servers are asked at once.
+    pub all_at_once: bool,
     /// Whether another server is asked when one answers that it cannot or will not.
     pub second_opinion: bool,
     /// What is left for second askings because of late answers.
@@ -127,6 +129,7 @@ pub fn inquire(
     deadline: Instant,
 ) -> impl Future<Output = Result<ReadMessage, Failure>> {
     let plan = Plan::new(deadline, means.second_try_after, asked.is_repeatable());
+    let plan = if means.all_at_once { plan.to_all() } else { plan };
     let (attempts, failure, alarm) = (SmallVec::new(), Failure::default(), Alarm::new(means.alarms));
     let mut inquiry = Inquiry { means, asked, plan, attempts, failure, fallback: None, probed: false, alarm };
     poll_fn(move |context| inquiry.poll(context))
@@ -195,7 +198,8 @@ impl Inquiry<'_> {
         }
         // what waited for the handshake went out only then
         let handshake = connection.opened().map_or(Duration::ZERO, |opened| opened.saturating_duration_since(asked_at));
-        let may_hedge = self.means.allowance.get().suffices() && self.has_other(server, now);
+        // where all are asked at once there is nobody else
+        let may_hedge = self.means.allowance.get().suffices() && !self.means.all_at_once && self.has_other(server, now);
         if let Some(tail) = tail.filter(|_| may_hedge) {
             return (handshake + tail).min(second_try);
         }
@@ -243,7 +247,7 @@ impl Inquiry<'_> {
         }
         let connection = self.means.places[server].connection(now);
         let tally = self.means.places[server].server().tally();
-        let is_hedge = !self.plan.seeks_better() && self.is_late(now);
+        let is_hedge = !self.plan.seeks_better() && !self.means.all_at_once && self.is_late(now);
         if self.plan.seeks_better() {
             tally.second_opinions.add(1);
         } else if is_hedge {
@@ -332,12 +336,13 @@ impl Inquiry<'_> {
         }
     }
 
-    /// Servers preferred to this one that are doubtful, and due for a copy of a query to find out: their clients never
-    /// wait for the outcome.
+    /// Servers preferred to this one, or all where all are asked, that are doubtful, and due for a copy of a query to find out:
+    /// their clients never wait for the outcome.
     fn to_probe(&self, server: usize, now: Instant) -> Vec<usize> {
         let doubtful = |&one: &usize| matches!(self.standing(one, now), Standing::Doubtful { .. });
         let due = |&one: &usize| self.means.places[one].server().take_probe(now, now + self.means.deadline);
-        (0..server).filter(doubtful).filter(due).collect()
+        let preferred = if self.means.all_at_once { self.means.places.len() } else { server };
+        (0..preferred).filter(|&one| one != server).filter(doubtful).filter(due).collect()
     }
 
     /// A connection on which a query is overdue and nothing at all has come since is given up for later ones: what

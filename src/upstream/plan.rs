@@ -3,7 +3,8 @@
 //! The first server in the order of the group's policy that is not resting gets the query. A second one is asked, beside
 //! the first, when the first has not even a connection after [`CONNECT_STAGGER`] (RFC 8305 §5), or no answer within the
 //! group's patience with it; at once when the first fails. One server never gets a query more than [`COPIES`] times (RFC
-//! 9520 §3.1). An answer that another server may better is bettered once, or given as it is.
+//! 9520 §3.1). An answer that another server may better is bettered once, or given as it is. Under the policy "parallel" all
+//! servers that are well get the query at once.
 
 use std::time::{Duration, Instant};
 
@@ -77,6 +78,8 @@ pub struct Plan {
     deadline: Instant,
     second_try_after: Duration,
     repeatable: bool,
+    /// Whether all servers that are well are asked from the beginning.
+    all_at_once: bool,
     spent: bool,
     /// When an answer came that another server may better, and whether another has been asked since.
     unsatisfied: Option<(Instant, bool)>,
@@ -101,7 +104,13 @@ impl Plan {
     /// the first may have it.
     pub fn new(deadline: Instant, second_try_after: Duration, repeatable: bool) -> Plan {
         let (tally, asking) = (Vec::new(), SmallVec::new());
-        Plan { deadline, second_try_after, repeatable, spent: false, unsatisfied: None, tally, asking }
+        let (all_at_once, spent) = (false, false);
+        Plan { deadline, second_try_after, repeatable, all_at_once, spent, unsatisfied: None, tally, asking }
+    }
+
+    /// The same query, put to all servers that are well at once. One that is not repeatable is put to one all the same.
+    pub fn to_all(self) -> Plan {
+        Plan { all_at_once: self.repeatable, ..self }
     }
 
     /// The next step, in a group of `servers`, which `standing` describes as of `now`. `patience`: how long an answer
@@ -118,6 +127,12 @@ impl Plan {
         }
         if let Some((since, asked)) = self.unsatisfied {
             return self.better(now, since, asked, servers, &standing);
+        }
+        if self.all_at_once
+            && !self.asking.is_empty()
+            && let Some(server) = self.fresh(servers, &standing, |tally| tally.faults == 0 && tally.ends < ENDS)
+        {
+            return Step::Ask(server);
         }
         let Some(latest) = self.latest_asking() else {
             return match self.candidate(now, servers, &standing) {
@@ -165,12 +180,22 @@ impl Plan {
         if self.asking.iter().any(|asking| !asking.probe) {
             return if now < until { Step::Wait(until) } else { Step::GiveUp };
         }
-        let well = |server: usize| self.doubt(standing(server)).filter(|&doubt| doubt == 0);
-        let fresh = |server: usize| self.tally(server).copies == 0 && self.asking_of(server) == 0;
-        match (0..servers).find(|&server| fresh(server) && well(server).is_some()) {
+        match self.fresh(servers, standing, |_| true) {
             Some(server) if !asked => Step::Ask(server),
             _ => Step::GiveUp,
         }
+    }
+
+    /// The first server that is well, has had no copy, and of whose tally `may` holds.
+    fn fresh(
+        &self,
+        servers: usize,
+        standing: &impl Fn(usize) -> Standing,
+        may: impl Fn(Tally) -> bool,
+    ) -> Option<usize> {
+        let is_fresh = |server: usize| self.tally(server).copies == 0 && self.asking_of(server) == 0;
+        let may = |&server: &usize| is_fresh(server) && may(self.tally(server));
+        (0..servers).filter(may).find(|&server| self.doubt(standing(server)) == Some(0))
     }
 
     /// What speaks against asking a server now; `None` if it cannot be asked, or is being asked over its present
@@ -257,12 +282,14 @@ impl Plan {
 
     /// The answer over this connection is one that another server may better. Returns whether that may be tried.
     pub fn unsatisfied(&mut self, connection: u64, now: Instant) -> bool {
-        if !self.repeatable || self.unsatisfied.is_some_and(|(_, asked)| asked) {
+        let are_others_asked = self.asking.iter().any(|asking| !asking.probe && asking.connection != connection);
+        let may_wait = self.all_at_once && are_others_asked;
+        if !self.repeatable || self.unsatisfied.is_some_and(|(_, asked)| asked) && !may_wait {
             return false;
         }
         self.lost(connection, true, false);
         // who is being asked besides is asked elsewhere already
-        let asked = self.asking.iter().any(|asking| !asking.probe);
+        let asked = are_others_asked;
         let (since, _) = *self.unsatisfied.get_or_insert((now, asked));
         self.unsatisfied = Some((since, asked));
         true

@@ -297,3 +297,47 @@ fn a_server_that_is_asked_already_is_the_second_opinion() {
     assert_eq!(course.at(91), course.wait(1290));
     assert!(!course.plan.unsatisfied(2, course.start + Duration::from_millis(95)));
 }
+
+#[test]
+fn all_who_are_well_are_asked_at_once_and_each_once() {
+    let mut course = Course::new(&[Open(1), Standing::Doubtful { connection: None, connecting: false }, Idle], true);
+    course.servers.extend([course.resting(9000, 8000), Connecting(5)]);
+    course.plan = course.plan.to_all();
+    for (server, connection) in [(0, 1), (2, 3), (4, 5)] {
+        assert_eq!(course.at(0), Step::Ask(server));
+        course.asked(server, connection, 0);
+        course.servers[2] = if server == 0 { Idle } else { Open(3) };
+    }
+    course.servers[4] = Open(5);
+    assert_eq!(course.at(0), course.wait(1200));
+    // one that fails is not asked again while others may answer
+    course.plan.lost(1, true, false);
+    course.servers[0] = Idle;
+    assert_eq!(course.at(1), course.wait(1200));
+    // but over a connection that merely ended it is
+    course.plan.lost(3, true, true);
+    course.servers[2] = Idle;
+    assert_eq!(course.at(2), Step::Ask(2));
+}
+
+#[test]
+fn where_all_are_asked_all_may_better_an_answer() {
+    let mut course = Course::new(&[Open(1), Open(2), Open(3)], true);
+    course.plan = course.plan.to_all();
+    for server in 0..3 {
+        assert_eq!(course.at(0), Step::Ask(server));
+        course.asked(server, server as u64 + 1, 0);
+    }
+    assert!(course.plan.unsatisfied(2, course.start) && course.plan.unsatisfied(3, course.start));
+    assert_eq!(course.at(10), course.wait(1200));
+    assert!(!course.plan.unsatisfied(1, course.start), "nobody is left");
+}
+
+#[test]
+fn what_must_not_be_done_twice_is_put_to_one_alone() {
+    let mut course = Course::new(&[Open(1), Open(2)], false);
+    course.plan = course.plan.to_all();
+    assert_eq!(course.at(0), Step::Ask(0));
+    course.asked(0, 1, 0);
+    assert_eq!(course.at(1), course.wait(4000));
+}

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use testkit::{Act, DotServer, Pki, Proxy, Received, UdpClient, default_answer, inspect, query};
+use testkit::{Act, DotServer, Pki, Proxy, Received, UdpClient, answer_to, default_answer, inspect, query};
 
 use super::resolvers::{LONG, proxy_before};
 use crate::life::control::report;
@@ -83,6 +83,40 @@ fn fastest_finds_the_server_that_answers_soonest() {
     ask(&proxy, "n", 40);
     // each was tried once, and the one in the middle ever after
     assert_eq!(messages(&servers), [1, 38, 1]);
+}
+
+#[test]
+fn in_parallel_all_are_asked_and_the_first_answer_counts() {
+    let (pki, servers) = servers(&[0, 300, 300]);
+    // the first is quick, and now and then says nothing at all
+    servers[0].set_script(|received| {
+        let is_lost = received.name.starts_with("lost");
+        if is_lost { Vec::new() } else { vec![Act::Default] }
+    });
+    let proxy = before(&pki, &servers, "policy = \"parallel\"");
+    assert!(ask(&proxy, "warm", 1) < Duration::from_millis(1000));
+    let quick = ask(&proxy, "n", 40);
+    assert!(quick < Duration::from_millis(250), "{quick:?}\n{}", proxy.log());
+    let lost = ask(&proxy, "lost", 4);
+    assert!(lost >= Duration::from_millis(300) && lost < Duration::from_millis(700), "{lost:?}\n{}", proxy.log());
+    assert_eq!(messages(&servers), [45, 45, 45]);
+    assert_eq!(total(&proxy, "queries", |sum| sum >= 135), 135);
+    assert_eq!((total(&proxy, "hedges", |_| true), total(&proxy, "second_opinions", |_| true)), (0, 0));
+}
+
+#[test]
+fn in_parallel_a_failure_waits_for_who_can_answer() {
+    let (pki, servers) = servers(&[0, 0, 100]);
+    for (server, rcode) in servers.iter().zip([2, 5]) {
+        server.set_script(move |received| vec![Act::Answer(answer_to(&received.message).rcode(rcode).build())]);
+    }
+    let proxy = before(&pki, &servers, "policy = \"parallel\"");
+    // each is answered well, by the one that takes longest
+    assert!(ask(&proxy, "n", 5) >= Duration::from_millis(100));
+    servers[2].set_script(|received| vec![Act::Answer(answer_to(&received.message).rcode(2).build())]);
+    let answer = UdpClient::connect(proxy.address()).ask(&query(7, "nobody.test", 1)).expect("an answer");
+    assert_ne!(inspect::rcode(&answer), 0);
+    assert_eq!(messages(&servers), [6, 6, 6]);
 }
 
 #[test]
