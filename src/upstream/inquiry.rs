@@ -365,12 +365,15 @@ impl Inquiry<'_> {
             }
             log::debug!("upstream {}: silent connection retired", place.server().label());
             connection.give_up();
+            // whoever was asked just before it fell silent would notice last
+            self.means.alarms.wake_all();
             if self.means.places.len() > 1 {
                 let why = Trouble::Ended("silent".to_owned());
-                if is_many {
+                if is_many && self.has_other(*server, now) {
                     place.server().failed(now, 0, &why);
                 } else {
-                    // once may be the path's fault, twice in a row is the server's
+                    // once may be the path's fault, twice in a row is the server's; nor would a rest help where nobody else
+                    // is left
                     place.server().barren(now, 0, &why);
                 }
             }

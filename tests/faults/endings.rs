@@ -73,6 +73,41 @@ fn r06_a_connection_that_falls_silent_costs_no_query_more_than_a_second_and_a_ha
     assert!(slowest <= bound, "{slowest:?}\n{}", bench.proxy.log());
 }
 
+/// Where the connections to all servers fall silent together, it is the path that went, and a rest would only keep clients
+/// waiting: the last server that is left gets another connection at once. Nor do those wait longer than the others who were
+/// asked just before.
+#[test]
+fn r06_when_all_connections_fall_silent_nobody_waits_for_a_rest_or_a_second_try() {
+    let pki = Pki::new();
+    let servers = [(); 2].map(|()| DotServer::start(pki.server(&["upstream.test"])));
+    for server in &servers {
+        server.set_script(|one| vec![Act::AnswerAfter(Duration::from_millis(30), default_answer(&one.message))]);
+    }
+    let proxy = proxy_before(&servers.each_ref(), pki.ca_file(), "policy = \"parallel\"");
+    let (mut round, bound) = (0, Duration::from_millis(800));
+    let slowest = quickest(bound, || {
+        round += 1;
+        // until both have a connection, and their times are known
+        ask_steadily(proxy.address(), &format!("warm{round}-"), 50, Duration::from_secs(1));
+        let lines = proxy.log_lines();
+        // amid the load, so that some have been asked and not answered
+        let asked = thread::scope(|scope| {
+            scope.spawn(|| {
+                thread::sleep(Duration::from_millis(500));
+                servers.iter().for_each(DotServer::freeze_existing);
+            });
+            ask_steadily(proxy.address(), &format!("n{round}-"), 200, Duration::from_secs(2))
+        });
+        assert!(asked.iter().all(Asked::is_answered), "{asked:?}\n{}", proxy.log());
+        assert!(proxy.wait_for_log_after(lines, "silent connection retired", LONG), "{}", proxy.log());
+        let log = proxy.log();
+        let failed = log.lines().skip(lines).filter(|line| line.ends_with("connection ended: silent")).count();
+        assert!(failed <= 1, "{log}");
+        asked.iter().filter_map(|one| Some(one.answer?.0)).max().unwrap()
+    });
+    assert!(slowest <= bound, "{slowest:?}\n{}", proxy.log());
+}
+
 /// A single query suffices to find a silent connection out: its first missed deadline is the end of it.
 #[test]
 fn r06_a_silent_connection_is_retired_after_the_first_missed_deadline() {
