@@ -13,3 +13,4 @@ mod soak_stale;
 pub mod soak_stand;
 pub mod soak_watch;
 pub mod troubled;
+pub mod workers;

@@ -1,13 +1,13 @@
-//! `cargo xtask docs [--check]`, `cargo xtask demo`, `cargo xtask fault-server`, `cargo xtask instructions` and
-//! `cargo xtask soak`.
+//! `cargo xtask docs [--check]`, `cargo xtask demo`, `cargo xtask fault-server`, `cargo xtask instructions`,
+//! `cargo xtask soak` and `cargo xtask workers`.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a development tool talks to its user")]
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use xtask::{demo, documents, fault_server, instructions, soak, soak_stand};
+use xtask::{demo, documents, fault_server, instructions, soak, soak_stand, workers};
 
 fn main() -> ExitCode {
     let command = Command::new("xtask")
@@ -23,7 +23,10 @@ fn main() -> ExitCode {
                 .about("Counts the instructions of the parts of a query's path, and compares them with benches/instructions.toml.")
                 .arg(Arg::new("write").long("write").action(ArgAction::SetTrue).help("Puts the counts there.")),
         )
-        .subcommand(soak_command());
+        .subcommand(soak_command())
+        .subcommand(
+            Command::new("workers").about("Measures how much more two workers serve than one.").arg(program_arg()),
+        );
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let result = match command.get_matches().subcommand() {
         Some(("docs", matches)) if matches.get_flag("check") => documents::check(&root),
@@ -31,6 +34,7 @@ fn main() -> ExitCode {
         Some(("fault-server", matches)) => run_fault_server(matches),
         Some(("instructions", matches)) => instructions::run(&root, matches.get_flag("write")),
         Some(("soak", matches)) => run_soak(matches, &root),
+        Some(("workers", matches)) => program_of(matches, &root).and_then(|program| workers::run(&program)),
         _ => demo::run(&root),
     };
     match result {
@@ -108,20 +112,23 @@ fn soak_command() -> Command {
                 .value_parser(clap::value_parser!(f64))
                 .help("Which part of its full length the other test takes."),
         )
-        .arg(
-            Arg::new("dot-proxy")
-                .long("dot-proxy")
-                .value_name("PATH")
-                .help("The program under test. By default it is built, as for a release."),
-        )
+        .arg(program_arg())
+}
+
+fn program_arg() -> Arg {
+    Arg::new("dot-proxy")
+        .long("dot-proxy")
+        .value_name("PATH")
+        .help("The program under test. By default it is built, as for a release.")
+}
+
+fn program_of(matches: &ArgMatches, root: &Path) -> Result<PathBuf, String> {
+    matches.get_one::<String>("dot-proxy").map_or_else(|| soak_stand::program(root), |path| Ok(path.into()))
 }
 
 fn run_soak(matches: &ArgMatches, root: &Path) -> Result<String, String> {
     let number = |name: &str| matches.get_one::<f64>(name).copied().unwrap_or_default().max(0.0);
-    let program = match matches.get_one::<String>("dot-proxy") {
-        Some(path) => path.into(),
-        None => soak_stand::program(root)?,
-    };
+    let program = program_of(matches, root)?;
     let only = matches.get_one::<String>("only");
     match soak::TESTS.iter().find(|(name, ..)| only.is_some_and(|only| only == name)) {
         Some((_, _, test)) => test(&program, number("scale")),
