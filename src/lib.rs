@@ -43,6 +43,7 @@ pub mod cache {
 pub mod upstream {
     pub mod alarms;
     pub mod allowance;
+    pub mod approach;
     pub mod connection;
     pub mod establish;
     pub mod finder;

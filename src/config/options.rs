@@ -330,7 +330,7 @@ options! {
         "Then the client gets SERVFAIL with the reason. The default is just below the 5 seconds after which common stub resolvers ask again.";
     CONNECT_TIMEOUT: "upstream", "connect-timeout", Kind::Duration { min: millis(100), max: seconds(30) }, Reload, "\"1500ms\"", None,
         "The time that one attempt to connect may take, TCP and TLS together. It must be shorter than the deadline.",
-        "";
+        "Where connections to a resolver have always been made at once, an attempt is given up after little more than a second, and another one made.";
     SECOND_TRY_AFTER: "upstream", "second-try-after", Kind::Duration { min: millis(50), max: seconds(30) }, Reload, "\"1200ms\"", None,
         "A query unanswered for so long is also sent to the next server, or over a new connection if nothing came on the old one.",
         "The first answer counts. It must be shorter than the deadline.";

@@ -247,7 +247,7 @@ async fn run(order: Order, shared: Rc<Shared>) -> Option<Farewell> {
     let mut ids = Ids::default();
     let spread = ids.draw().to_be_bytes()[0];
     let greeted = Instant::now();
-    let (stream, step) = match establish(&server, turn, limits.get().connect).await {
+    let (stream, step) = match establish(&server, turn, server.attempt_limit(limits.get().connect)).await {
         Ok(made) => made,
         Err(error) => {
             counters.upstream_connect_failures.add(1);
@@ -266,6 +266,7 @@ async fn run(order: Order, shared: Rc<Shared>) -> Option<Farewell> {
         }
     };
     let is_resumed = stream.get_ref().1.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
+    server.connected(step.tcp + step.tls);
     counters.upstream_connections.add(1);
     counters.upstream_resumed.add(u64::from(is_resumed));
     let tally = server.tally();

@@ -8,6 +8,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use super::approach::Approach;
 use super::health::{Health, Rest};
 use super::lifetime::Lifetime;
 use super::tally::Tally;
@@ -26,6 +27,7 @@ pub struct UpstreamServer {
     /// Whether its health says that it failed and has not answered since: while all is well, nobody takes the lock.
     doubtful: AtomicBool,
     last_failure: Mutex<Option<Failure>>,
+    approach: Mutex<Approach>,
     lifetime: Mutex<Lifetime>,
     /// Whether its lifetime has said that it gives one answer on each connection, which need not hold any more.
     one_answer: AtomicBool,
@@ -171,8 +173,8 @@ impl UpstreamServer {
     }
 
     fn with(settings: Server, tls: Option<Tls>) -> UpstreamServer {
-        let (health, doubtful, last_failure, lifetime, one_answer) = Default::default();
-        let (tally, smoothed_us, open) = Default::default();
+        let (health, doubtful, last_failure, approach) = Default::default();
+        let (lifetime, one_answer, tally, smoothed_us, open) = Default::default();
         let gate = Semaphore::new(1);
         UpstreamServer {
             settings,
@@ -180,6 +182,7 @@ impl UpstreamServer {
             health,
             doubtful,
             last_failure,
+            approach,
             lifetime,
             one_answer,
             tally,
@@ -235,6 +238,16 @@ impl UpstreamServer {
         }
     }
 
+    /// How long the next attempt to connect to it may take, where the configuration allows `most`.
+    pub fn attempt_limit(&self, most: Duration) -> Duration {
+        self.approach.lock().unwrap_or_else(PoisonError::into_inner).limit(most)
+    }
+
+    /// A connection to it was made within this time.
+    pub fn connected(&self, took: Duration) {
+        self.approach.lock().unwrap_or_else(PoisonError::into_inner).succeeded(took);
+    }
+
     /// How long a connection may stay idle before we close it, as far as the server's own closes have taught.
     pub fn idle_limit(&self, now: Instant) -> Option<Duration> {
         self.lifetime.lock().unwrap_or_else(PoisonError::into_inner).limit(now)
@@ -274,6 +287,7 @@ impl UpstreamServer {
             tls.tickets.drop_all();
         }
         self.with_health(|health| *health = Health::default());
+        *self.approach.lock().unwrap_or_else(PoisonError::into_inner) = Approach::default();
         self.lifetime.lock().unwrap_or_else(PoisonError::into_inner).forget();
         self.one_answer.store(false, Ordering::Relaxed);
     }
@@ -335,6 +349,7 @@ impl UpstreamServer {
 
     /// An attempt to connect, begun at `began`, failed for this reason.
     pub fn attempt_failed(&self, began: Instant, now: Instant, spread: u8, why: &dyn std::fmt::Display) {
+        self.approach.lock().unwrap_or_else(PoisonError::into_inner).failed();
         self.note_failure(self.with_health(|health| health.failed(began, now, spread)), why);
     }
 

@@ -4,8 +4,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use testkit::{
-    Act, DotServer, Identity, MessageBuilder, Opt, Pki, Proxy, Stage, UdpClient, answer_to, default_answer, inspect,
-    query,
+    Act, DotServer, How, Identity, MessageBuilder, Opt, Pki, Proxy, Stage, UdpClient, answer_to, default_answer,
+    inspect, query,
 };
 
 use super::stand::{counted, quickest};
@@ -160,6 +160,25 @@ fn r21_an_answer_after_three_seconds_reaches_the_client() {
                 assert!(time_of(&proxy, "slow.test") >= SLOW);
             });
         }
+    });
+}
+
+/// Where connections have always been made at once, one that hangs is given up long before its time-out, for another.
+#[test]
+fn r21_an_attempt_to_connect_takes_little_longer_than_those_before_it() {
+    let pki = Pki::new();
+    let server = DotServer::start(pki.server(&["upstream.test"]));
+    let proxy = proxy_before(&[&server], pki.ca_file(), "connect-timeout = \"3900ms\"");
+    time_of(&proxy, "before.test");
+    server.set_stage(Stage::SilenceAfterServerHello);
+    server.close_all(How::Rst);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            thread::sleep(Duration::from_millis(500));
+            server.set_stage(Stage::Normal);
+        });
+        // after 4 s there would be a failure
+        time_of(&proxy, "after.test");
     });
 }
 

@@ -119,6 +119,7 @@ const LAYERS: &[(u8, &[&str])] = &[
             "system_dns/resolv_conf",
             "systemd",
             "upstream/allowance",
+            "upstream/approach",
             "upstream/intake",
             "upstream/lifetime",
             "upstream/outage",
