@@ -132,6 +132,7 @@ pub mod pem_pair;
 pub mod pins;
 pub mod port_holder;
 pub mod privileges;
+pub mod pulse;
 pub mod report;
 pub mod sandbox;
 pub mod sockets;

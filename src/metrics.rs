@@ -38,7 +38,7 @@ macro_rules! counters {
 }
 
 counters! {
-    /// Signs of life, where the service manager watches.
+    /// Signs of life.
     heartbeats,
     /// Queries received in datagrams.
     udp_queries,

@@ -26,6 +26,7 @@ use crate::metrics::{Counters, Sum};
 use crate::network_changes::Suspension;
 use crate::network_watch::{self, NetworkWatch};
 use crate::privileges::Privileges;
+use crate::pulse::Pulse;
 use crate::report::{self, Configuration, Listener, Process, Reload, Report, State};
 use crate::sandbox::{Confined, Reach};
 use crate::sockets::Bound;
@@ -37,6 +38,8 @@ use crate::worker::{self, Order, Terms, Work};
 
 /// How often the main thread looks whether every worker still runs.
 const LOOK: Duration = Duration::from_millis(500);
+/// How often a worker shows that it does, if the service manager does not want to know it more often.
+const BEAT: Duration = Duration::from_secs(2);
 /// How long a worker may take for an order before it counts as stuck.
 const TURN: Duration = Duration::from_secs(2);
 /// Questions that may wait; more keep their askers waiting.
@@ -125,7 +128,7 @@ impl Service {
                 duty: shift.duty(number),
                 seats: seats.clone(),
                 counters: counters.clone(),
-                heartbeat: systemd::watchdog().map(|limit| limit / 4),
+                heartbeat: systemd::watchdog().map_or(BEAT, |limit| BEAT.min(limit / 4)),
                 orders: taken,
                 stop: stopped.clone(),
             };
@@ -282,10 +285,13 @@ impl Service {
             return Err("a worker ended by itself; the service cannot go on without it".to_owned());
         }
         self.roster.attend(&self.running.settings);
-        let counters = self.counters();
-        if self.pulse.all_alive(&counters) {
+        if self.pulse.look(self.workers.iter().map(|worker| worker.counters.heartbeats.get())) {
             systemd::alive();
         }
+        for (number, _) in self.pulse.stuck().filter(|&(_, is_news)| is_news) {
+            log::error!("worker {number} gives no sign of life; all others serve until it does");
+        }
+        self.shift.relieve(self.pulse.stuck().next().is_some());
         if let Some(memory) = &mut self.premises.memory {
             memory.keep(&FLOOR, false);
         }
@@ -468,24 +474,5 @@ async fn changed(network: &mut Option<NetworkWatch>) -> io::Result<String> {
     match network {
         Some(network) => network.changed().await,
         None => std::future::pending().await,
-    }
-}
-
-/// The signs of life seen at the last look, one number a worker.
-#[derive(Default)]
-struct Pulse {
-    seen: Vec<u64>,
-}
-
-impl Pulse {
-    /// Whether every worker has shown a sign of life since this last was so.
-    fn all_alive(&mut self, counters: &[Arc<Counters>]) -> bool {
-        let now: Vec<u64> = counters.iter().map(|counters| counters.heartbeats.get()).collect();
-        self.seen.resize(now.len(), 0);
-        let alive = now.iter().zip(&self.seen).all(|(now, seen)| now > seen);
-        if alive {
-            self.seen = now;
-        }
-        alive
     }
 }

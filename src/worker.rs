@@ -75,8 +75,8 @@ pub struct Work {
     pub seats: Arc<Seats>,
     /// This worker's counters.
     pub counters: Arc<Counters>,
-    /// How often to show that this worker is alive, if anybody watches.
-    pub heartbeat: Option<Duration>,
+    /// How often to show that this worker is alive.
+    pub heartbeat: Duration,
     /// What is asked of this worker while it works.
     pub orders: mpsc::UnboundedReceiver<Order>,
     /// Becomes true when the service stops.
@@ -243,9 +243,7 @@ async fn run(number: usize, work: Work) -> io::Result<()> {
             accepting.spawn_local(async move { accept.await.map(|never| match never {}) });
         }
     }
-    if let Some(interval) = heartbeat {
-        accepting.spawn_local(beat(interval, path.clone()));
-    }
+    accepting.spawn_local(beat(heartbeat, path.clone()));
     let porter = hall.clone();
     accepting.spawn_local(async move { match porter.make_room().await {} });
     let clerk = workplace.clone();

@@ -303,7 +303,7 @@ options! {
         "Opportunistic protects from those who only listen, not from those who take the resolver's place; the failure is said once in the log. Nothing ever falls back from TLS to plain DNS.";
     POLICY: "upstream", "policy", POLICIES, Reload, "\"in-order\"", None,
         "Which resolver is asked first: with in-order the first that works, with fastest the one that answers soonest, with spread each in turn, with parallel all at once.",
-        "With parallel the first good answer counts, and no resolver's failure is ever felt; each of them sees every query, and has to answer it.";
+        "With parallel the first good answer counts, and while one resolver works nobody notices that another does not; each of them sees every query, and has to answer it.";
     HEDGE_SHARE: "upstream", "hedge-share", Kind::Integer { min: 0, max: 100 }, Reload, "5", None,
         "How many queries in a hundred may be asked a second time, of another resolver, because the answer is later than is usual for the first one.",
         "0 turns this off. It does not concern the policy parallel, nor second tries after second-try-after or after a failure.";

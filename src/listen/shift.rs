@@ -6,7 +6,7 @@
 //! waits: where others take it, more workers would only take it from each other.
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
@@ -29,6 +29,8 @@ pub struct Shift {
     on: AtomicUsize,
     /// Percent of its time that each worked in its last period.
     worked: Box<[AtomicUsize]>,
+    /// Whether one of them is stuck, so that all others stay.
+    is_relief_needed: AtomicBool,
     /// Connections of clients that are open.
     connections: AtomicUsize,
     /// Tasks of those who are not.
@@ -39,8 +41,8 @@ impl Shift {
     /// So many workers, of whom the first is on duty.
     pub fn of(workers: usize) -> Arc<Shift> {
         let worked = (0..workers).map(|_| AtomicUsize::new(0)).collect();
-        let (connections, waiting) = Default::default();
-        Arc::new(Shift { on: AtomicUsize::new(1), worked, connections, waiting })
+        let (is_relief_needed, connections, waiting) = Default::default();
+        Arc::new(Shift { on: AtomicUsize::new(1), worked, is_relief_needed, connections, waiting })
     }
 
     /// The duty of one worker.
@@ -68,6 +70,16 @@ impl Shift {
             self.wake();
         }
         changed
+    }
+
+    /// Says whether some worker is stuck. While one is, all are on duty: it may be the only one that was.
+    pub fn relieve(&self, is_needed: bool) {
+        self.is_relief_needed.store(is_needed, Ordering::Release);
+        let on = self.on.load(Ordering::Acquire);
+        if is_needed && on < self.worked.len() {
+            // should somebody have changed it meanwhile, the next look finds that
+            self.change(on, self.worked.len());
+        }
     }
 
     fn wake(&self) {
@@ -165,6 +177,9 @@ impl Duty {
         let total = self.shift.total(on);
         if total >= FULL * on && on < workers {
             self.shift.change(on, workers.min(on * 2));
+            return;
+        }
+        if self.shift.is_relief_needed.load(Ordering::Acquire) {
             return;
         }
         // those called last go first
@@ -266,6 +281,19 @@ mod tests {
         assert_eq!(bench.on(), 2);
         bench.work(40, &[30, 30, 0]);
         assert_eq!(bench.on(), 2, "the first would have too much to do");
+    }
+
+    #[test]
+    fn all_are_on_duty_while_one_is_stuck() {
+        let mut bench = Bench::new(3);
+        let shift = bench.duties[0].shift.clone();
+        shift.relieve(true);
+        assert_eq!(bench.on(), 3);
+        bench.work(100, &[0, 1, 1]);
+        assert_eq!(bench.on(), 3);
+        shift.relieve(false);
+        bench.work(100, &[0, 1, 1]);
+        assert_eq!(bench.on(), 1);
     }
 
     #[test]

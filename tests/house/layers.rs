@@ -113,6 +113,7 @@ const LAYERS: &[(u8, &[&str])] = &[
             "pem_pair",
             "port_holder",
             "privileges",
+            "pulse",
             "sandbox",
             "system_calls",
             "system_dns/programs",

@@ -16,9 +16,9 @@ use super::control::report;
 use crate::conformance::namespace::{run as run_command, skipped};
 use crate::conformance::resolvers::{config_of, named, rcode_of, start};
 
-const LATEST: Duration = Duration::from_secs(60);
+pub(crate) const LATEST: Duration = Duration::from_secs(60);
 
-fn on_duty(proxy: &Proxy) -> usize {
+pub(crate) fn on_duty(proxy: &Proxy) -> usize {
     let workers = report(proxy)["workers"].as_array().unwrap().clone();
     workers.iter().filter(|worker| worker["on_duty"] == true).count()
 }

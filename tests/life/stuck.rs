@@ -1,17 +1,19 @@
 //! One worker that takes no turns, while all others do: it is noticed, told and counted.
 
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::ptrace;
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::{Pid, Uid};
-use testkit::Proxy;
+use testkit::{DotServer, Pki, Proxy, TcpClient, UdpClient, query};
 
 use super::control::status;
+use super::duty::{LATEST, on_duty};
 use super::inherited::notify_socket;
 use crate::conformance::bench::binary;
 use crate::conformance::namespace::skipped;
+use crate::conformance::resolvers::{config_of, named, rcode_of, start};
 
 /// Stops one thread of a process, as a debugger does, until this is dropped.
 struct Stopped(Pid);
@@ -32,6 +34,35 @@ impl Stopped {
 impl Drop for Stopped {
     fn drop(&mut self) {
         let _ = ptrace::detach(self.0, None);
+    }
+}
+
+/// One worker serves alone as long as it has time. Should it be stuck, clients need not wait for the service manager.
+#[test]
+fn where_the_worker_that_serves_alone_is_stuck_the_others_serve() {
+    if !Uid::effective().is_root() {
+        return skipped("needs root");
+    }
+    let pki = Pki::new();
+    let server = DotServer::start(pki.server(&["upstream.test"]));
+    let config = config_of(&[named(&server)], Some(pki.ca_file()), "").replace("workers = 1", "workers = 3");
+    let proxy = start(&config);
+    assert_eq!(rcode_of(&proxy, &query(1, "before.test", 1)), 0);
+    let stopped = Stopped::thread(proxy.pid(), "worker 0");
+    let begun = Instant::now();
+    let is_answered = |name: &str| UdpClient::connect(proxy.address()).ask(&query(1, name, 1)).is_some();
+    let mut number = 0;
+    while !is_answered(&format!("n{number}.test")) {
+        assert!(begun.elapsed() < LATEST, "nobody serves\n{}", proxy.log());
+        number += 1;
+    }
+    assert!(proxy.log().contains("worker 0 gives no sign of life"), "{}", proxy.log());
+    assert!((0..20).all(|number| is_answered(&format!("m{number}.test"))), "{}", proxy.log());
+    assert!(TcpClient::connect(proxy.address()).ask(&query(1, "tcp.test", 1)).is_some());
+    drop(stopped);
+    while on_duty(&proxy) > 1 {
+        assert!(begun.elapsed() < LATEST, "the others stay");
+        assert!(is_answered("again.test"), "{}", proxy.log());
     }
 }
 
