@@ -150,7 +150,8 @@ impl<F: Future, K> Crowd<F, K> {
 
     /// Polls those who are due, as many as have their turn at once; `done` gets what came of them.
     pub fn poll(&mut self, context: &Context<'_>, mut done: impl FnMut(Done<F, K>)) {
-        if self.turn.is_empty() {
+        let was_left = !self.turn.is_empty();
+        if !was_left {
             std::mem::swap(&mut self.turn, &mut lock(&self.roll).due);
         }
         let now = self.turn.len().min(MOST_IN_TURN);
@@ -163,7 +164,8 @@ impl<F: Future, K> Crowd<F, K> {
             self.poll_place(place).into_iter().for_each(&mut done);
         }
         self.turn.drain(..now);
-        if !self.turn.is_empty() {
+        // whoever became due before this turn has woken the task for it, and will not do so again
+        if !self.turn.is_empty() || was_left && !lock(&self.roll).due.is_empty() {
             context.waker().wake_by_ref();
         }
     }
@@ -254,6 +256,19 @@ mod tests {
         assert!(bench.turn().is_empty());
         sender.send(100).unwrap();
         assert_eq!(bench.turn(), [Ok(100)]);
+    }
+
+    #[test]
+    fn who_becomes_due_while_others_have_their_turn_has_one_as_well() {
+        let mut bench = Bench::new(8);
+        let mut senders: Vec<_> = (0..MOST_IN_TURN + 11).map(|_| bench.begin()).collect();
+        assert!(bench.turn().is_empty());
+        let last = senders.pop();
+        senders.into_iter().enumerate().for_each(|(number, sender)| sender.send(number).unwrap());
+        assert_eq!((bench.turn().len(), bench.count.taken()), (MOST_IN_TURN, 2));
+        last.into_iter().for_each(|sender| sender.send(7).unwrap());
+        assert_eq!((bench.count.taken(), bench.turn().len()), (1, 10));
+        assert_eq!((bench.count.taken(), bench.turn()), (1, vec![Ok(7)]));
     }
 
     #[test]
