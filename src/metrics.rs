@@ -112,7 +112,8 @@ impl fmt::Display for Sum<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut first = true;
         for (name, total) in self.values() {
-            if total > 0 {
+            // signs of life say nothing of what was done
+            if total > 0 && name != "heartbeats" {
                 write!(out, "{}{name}={total}", if first { "" } else { " " })?;
                 first = false;
             }

@@ -285,7 +285,8 @@ impl Service {
             return Err("a worker ended by itself; the service cannot go on without it".to_owned());
         }
         self.roster.attend(&self.running.settings);
-        if self.pulse.look(self.workers.iter().map(|worker| worker.counters.heartbeats.get())) {
+        let are_all_alive = self.pulse.look(self.workers.iter().map(|worker| worker.counters.heartbeats.get()));
+        if are_all_alive && systemd::watchdog().is_some() {
             systemd::alive();
         }
         for (number, _) in self.pulse.stuck().filter(|&(_, is_news)| is_news) {
