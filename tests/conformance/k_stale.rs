@@ -217,9 +217,9 @@ fn c111_a_question_that_nobody_answers_is_not_asked_again_and_again() {
         id += 1;
         std::thread::sleep(Duration::from_millis(5));
     }
-    // as many as three tries a second
+    // three copies each time, and one time after the other: 0.7 s
     let copies = bench.server.with_journal(|journal| journal.messages_named("dead.test").len());
-    assert!((1..=18).contains(&copies), "{copies} of {id}");
+    assert!((1..=3 * (5000 / 700 + 1)).contains(&copies), "{copies} of {id}");
 }
 
 #[test]
