@@ -288,10 +288,9 @@ impl Plan {
             return false;
         }
         self.lost(connection, true, false);
+        let since = self.unsatisfied.map_or(now, |(since, _)| since);
         // who is being asked besides is asked elsewhere already
-        let asked = are_others_asked;
-        let (since, _) = *self.unsatisfied.get_or_insert((now, asked));
-        self.unsatisfied = Some((since, asked));
+        self.unsatisfied = Some((since, are_others_asked));
         true
     }
 
