@@ -342,9 +342,9 @@ impl UpstreamServer {
         if self.is_doubtful() { self.with_health(|health| health.rest(now)) } else { None }
     }
 
-    /// It failed for this reason.
+    /// It failed for this reason, over a connection that it had made: that says nothing about the next one.
     pub fn failed(&self, now: Instant, spread: u8, why: &dyn std::fmt::Display) {
-        self.attempt_failed(now, now, spread, why);
+        self.note_failure(self.with_health(|health| health.failed(now, now, spread)), why);
     }
 
     /// An attempt to connect, begun at `began`, failed for this reason.
@@ -396,5 +396,31 @@ impl UpstreamServer {
         let result = change(&mut health);
         self.doubtful.store(health.is_doubtful(), Ordering::Relaxed);
         result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests fail loudly")]
+
+    use super::UpstreamServer;
+    use crate::config::settings::{Server, Transport};
+    use crate::pem_pair::Moment;
+    use crate::upstream::tls::Sources;
+    use std::time::{Duration, Instant};
+
+    #[test]
+    fn only_attempts_to_connect_say_how_long_one_may_take() {
+        let most = Duration::from_secs(10);
+        let (label, address) = ("192.0.2.1".to_owned(), "192.0.2.1:53".parse().unwrap());
+        let settings = Server { label, address, transport: Transport::Plain };
+        let server = UpstreamServer::new(settings, &mut Sources::new(Moment::Start, Vec::new())).unwrap();
+        server.connected(Duration::from_millis(20));
+        let (now, usual) = (Instant::now(), server.attempt_limit(most));
+        assert!(usual < most);
+        server.failed(now, 0, &"silent");
+        assert_eq!(server.attempt_limit(most), usual);
+        server.attempt_failed(now, now, 0, &"timed out");
+        assert_eq!(server.attempt_limit(most), most);
     }
 }
