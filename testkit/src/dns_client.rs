@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockRef, Socket, Type};
@@ -143,6 +144,25 @@ impl UdpClient {
             if inspect::id(&answer) == inspect::id(query) {
                 return Some(answer);
             }
+        }
+    }
+}
+
+/// How long [`keep_asking`] waits before it takes answers for lost.
+const LOST_AFTER: Duration = Duration::from_millis(500);
+
+/// Has all these queries under way at any time, until it is over: each is sent again when its answer has come, and all of
+/// them when answers were lost. The ID of each is its index. Counts the answers.
+pub fn keep_asking(client: &UdpClient, queries: &[Vec<u8>], answers: &AtomicU64, over: &AtomicBool) {
+    let send_all = || queries.iter().for_each(|query| client.send(query));
+    send_all();
+    while !over.load(Relaxed) {
+        match client.recv(LOST_AFTER) {
+            Some(answer) => {
+                answers.fetch_add(1, Relaxed);
+                client.send(&queries[usize::from(inspect::id(&answer))]);
+            }
+            None => send_all(),
         }
     }
 }

@@ -41,7 +41,7 @@ mod waker;
 mod wire;
 
 pub use client_hello::ClientHello;
-pub use dns_client::{Ended, TcpClient, UdpClient};
+pub use dns_client::{Ended, TcpClient, UdpClient, keep_asking};
 pub use dot_server::{DotServer, DotServerBuilder};
 pub use journal::{How, Journal};
 pub use message::{MessageBuilder, a_for, answer_to, framed, query};

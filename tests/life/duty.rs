@@ -1,13 +1,15 @@
 //! Which workers serve: one as long as it has time, others when it has none left, one again afterwards.
 
 use std::fs;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use nix::unistd::Uid;
-use testkit::{Act, DotServer, Journal, Pki, Proxy, Received, TcpClient, UdpClient, answer_to, inspect, query};
+use testkit::{
+    Act, DotServer, Journal, Pki, Proxy, Received, TcpClient, UdpClient, answer_to, inspect, keep_asking, query,
+};
 
 use super::control::report;
 use crate::conformance::namespace::{run as run_command, skipped};
@@ -60,17 +62,8 @@ pub(crate) fn burden(proxy: &Proxy) -> Burden {
     assert!(answer.len() > 60_000, "{} octets", answer.len());
     let (client, over) = (UdpClient::connect(proxy.address()), Arc::<AtomicBool>::default());
     let until = over.clone();
-    let client = thread::spawn(move || {
-        let asked: Vec<Vec<u8>> = (0..64).map(|id| query(id, BURDEN, 1)).collect();
-        asked.iter().for_each(|query| client.send(query));
-        while !until.load(Relaxed) {
-            // one for each answer, or all anew if some were lost
-            match client.recv(Duration::from_millis(500)) {
-                Some(answer) => client.send(&asked[usize::from(inspect::id(&answer))]),
-                None => asked.iter().for_each(|query| client.send(query)),
-            }
-        }
-    });
+    let queries: Vec<Vec<u8>> = (0..64).map(|id| query(id, BURDEN, 1)).collect();
+    let client = thread::spawn(move || keep_asking(&client, &queries, &AtomicU64::default(), &until));
     let (burden, begun) = (Burden { over, client: Some(client), _alone }, Instant::now());
     while on_duty(proxy) < 2 {
         assert!(begun.elapsed() < LATEST, "nobody was called");

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use testkit::{Act, DotServer, Pki, Proxy, Received, TcpClient, UdpClient, answer_to, inspect, query};
+use testkit::{Act, DotServer, Pki, Proxy, Received, TcpClient, UdpClient, answer_to, keep_asking, query};
 
 /// Names that are asked for: with one alone the workers would stand in line for it.
 const NAMES: u16 = 64;
@@ -32,22 +32,6 @@ fn many_records(received: &Received) -> Vec<Act> {
     vec![Act::Answer((0..RECORDS).fold(answer, |all, _| all.a([192, 0, 2, 7], 3600)).build())]
 }
 
-/// The client, until it is over.
-fn ask(client: &UdpClient, answers: &AtomicU64, over: &AtomicBool) {
-    let queries: Vec<Vec<u8>> = (0..WINDOW).map(ask_for).collect();
-    queries.iter().for_each(|query| client.send(query));
-    while !over.load(Relaxed) {
-        match client.recv(Duration::from_millis(500)) {
-            Some(answer) => {
-                answers.fetch_add(1, Relaxed);
-                client.send(&queries[usize::from(inspect::id(&answer) % WINDOW)]);
-            }
-            // some were lost
-            None => queries.iter().for_each(|query| client.send(query)),
-        }
-    }
-}
-
 /// Answers a second with so many workers.
 fn served(program: &Path, server: &DotServer, pki: &Pki, workers: usize) -> Result<f64, String> {
     let (address, ca) = (server.address(), pki.ca_file().display());
@@ -60,9 +44,10 @@ fn served(program: &Path, server: &DotServer, pki: &Pki, workers: usize) -> Resu
     for number in 0..NAMES {
         client.ask(&ask_for(number)).ok_or("no answer")?;
     }
-    let (answers, over, client) = (AtomicU64::new(0), AtomicBool::new(false), UdpClient::connect(proxy.address()));
+    let (client, queries) = (UdpClient::connect(proxy.address()), (0..WINDOW).map(ask_for).collect::<Vec<_>>());
+    let (answers, over) = (AtomicU64::new(0), AtomicBool::new(false));
     let count = thread::scope(|scope| {
-        scope.spawn(|| ask(&client, &answers, &over));
+        scope.spawn(|| keep_asking(&client, &queries, &answers, &over));
         thread::sleep(BEFORE);
         let (before, begun) = (answers.load(Relaxed), Instant::now());
         thread::sleep(MEASURED);
