@@ -134,7 +134,7 @@ impl<F: Future<Output = Vec<u8>>> Service<F> {
             };
             match self.inbox.receive(self.socket.as_fd()) {
                 Ok(count) => {
-                    pace::brought(count);
+                    pace::brought_queries(count);
                     if count < BATCH {
                         // there was room for more: nothing waits, and the kernel will say when something does
                         ready.clear_ready();
