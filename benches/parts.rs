@@ -137,7 +137,7 @@ fn remember(answers: &Answers, asked: &[u8], answered: &[u8], draft: &mut Draft)
     let keep = reuse::keep(&key.question(), &answer, LIFETIMES, &mut draft.ttls).expect("an answer to keep");
     draft.body.clear();
     draft.body.extend(answered);
-    answers.keep(answers.address(key), answers.generation(), keep, draft, &USAGE, 1000);
+    answers.keep(answers.address(key), answers.newest(), keep, draft, &USAGE, 1000);
 }
 
 fn main() {

@@ -1,7 +1,7 @@
 //! Keeps the memory of the process, as the main thread does it: what a reload leaves of it, what a command forgets, and the
 //! file in which it outlives the process.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -37,6 +37,12 @@ fn wall_clock() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
+/// Opens what must be a file, and neither a way to another one nor something that could keep us waiting.
+fn regular(how: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    let file = how.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is no file")) }
+}
+
 impl Keeper {
     /// The memory that these settings ask for. `folder` is the state directory that the service manager gives: answers that an
     /// earlier process has left there come back, if they are to be kept.
@@ -67,7 +73,8 @@ impl Keeper {
         let mut octets = Vec::new();
         // what is longer than the memory was not written by it
         let limit = u64::try_from(limit).unwrap_or(u64::MAX);
-        OpenOptions::new().read(true).open(file)?.take(limit).read_to_end(&mut octets)?;
+        let from = regular(OpenOptions::new().read(true), file)?;
+        from.take(limit).read_to_end(&mut octets)?;
         let answers = &self.memory.answers;
         let restored = snapshot::read(&octets, &self.view, wall_clock(), memory::now(), |entry| answers.restore(entry));
         restored.map_err(io::Error::other)
@@ -78,7 +85,8 @@ impl Keeper {
         let view = view(settings);
         if view != self.view {
             self.view = view;
-            let count = self.memory.answers.forget_all();
+            let count = self.memory.answers.begin_anew();
+            self.keep();
             log::info!("other resolvers are asked from now on: {count} answers are forgotten");
         }
     }
@@ -87,12 +95,16 @@ impl Keeper {
     ///
     /// # Errors
     /// A name that is none.
-    pub fn forget(&self, what: &Forget) -> Result<usize, String> {
-        let Some(name) = &what.name else { return Ok(self.memory.answers.forget_all()) };
-        match name.as_str() {
-            "." => Ok(self.memory.answers.forget_name(&[0], what.and_below)),
-            name => Ok(self.memory.answers.forget_name(Domain::parse(name)?.wire(), what.and_below)),
-        }
+    pub fn forget(&mut self, what: &Forget) -> Result<usize, String> {
+        let answers = &self.memory.answers;
+        let count = match what.name.as_deref() {
+            None => answers.forget_all(),
+            Some(".") => answers.forget_name(&[0], what.and_below),
+            Some(name) => answers.forget_name(Domain::parse(name)?.wire(), what.and_below),
+        };
+        // what is forgotten shall not come back out of the file
+        self.keep();
+        Ok(count)
     }
 
     /// Writes the file now and then.
@@ -115,8 +127,12 @@ impl Keeper {
         let mut snapshot = Snapshot::new(&self.view, wall_clock(), memory::now());
         self.memory.answers.each(|entry| snapshot.add(entry));
         // in place, since a name that is replaced is beyond what the sandbox allows: what is written in part is not believed
-        let mut out = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(file)?;
-        out.write_all(&snapshot.finish())
+        let mut out = regular(OpenOptions::new().write(true).create(true).truncate(false).mode(0o600), file)?;
+        let (octets, before) = (snapshot.finish(), out.metadata()?.len());
+        out.write_all(&octets)?;
+        // of what a longer one has left nothing stays
+        let left = before.saturating_sub(u64::try_from(octets.len()).unwrap_or(u64::MAX));
+        io::copy(&mut io::repeat(0).take(left), &mut out).map(drop)
     }
 
     /// What there is to report.

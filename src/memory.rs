@@ -42,7 +42,7 @@ pub struct Memory {
     usage: Usage,
     switches: Switches,
     /// That of the answers when these rules came.
-    generation: u64,
+    since: u64,
     /// Where answers are made ready to be kept.
     draft: RefCell<Draft>,
 }
@@ -67,7 +67,7 @@ pub enum Recalled {
 /// A question that the memory will be told the answer to.
 pub struct Errand {
     memory: Rc<Memory>,
-    /// That of the key: after a reload the same question is another one.
+    /// That of the key: once something was forgotten the same question is another one.
     name: Name,
 }
 
@@ -87,8 +87,8 @@ pub fn now() -> u64 {
 impl Memory {
     /// The memory under other rules; what was forgotten by now stays so.
     pub fn new(shared: Arc<Shared>, usage: Usage, switches: Switches) -> Memory {
-        let generation = shared.answers.generation();
-        Memory { shared, usage, switches, generation, draft: RefCell::default() }
+        let since = shared.answers.newest();
+        Memory { shared, usage, switches, since, draft: RefCell::default() }
     }
 
     /// What the answer to a query is kept under, if it may be.
@@ -131,7 +131,8 @@ impl Memory {
 
     /// The errand for a question whose answer is kept at this address.
     pub fn errand(self: &Rc<Memory>, Address { key, hash }: Address<'_>) -> Errand {
-        Errand { memory: self.clone(), name: Name::new(hash, self.generation, key.octets()) }
+        let generation = self.shared.answers.generation(self.since);
+        Errand { memory: self.clone(), name: Name::new(hash, generation, key.octets()) }
     }
 }
 
@@ -143,7 +144,7 @@ impl Errand {
 
     /// Keeps what came of it, if that may be kept.
     pub fn learn(&self, result: &Result<ReadMessage, Failure>, passage: &Passage) {
-        let Memory { shared, usage, generation, draft, .. } = &*self.memory;
+        let Memory { shared, usage, draft, .. } = &*self.memory;
         let Some(key) = Key::again(self.name.octets()) else { return };
         let address = Address { key, hash: self.name.hash() };
         let answer = match result {
@@ -151,12 +152,10 @@ impl Errand {
             Err(failure) => return shared.answers.failed(address, failure.is_outage(), now()),
         };
         let Some(view) = answer.view() else { return };
-        if !reuse::is_for_everybody(&view) {
-            return;
-        }
         let draft = &mut *draft.borrow_mut();
         let question = key.question();
         let keep = match passage.for_everybody(&view) {
+            _ if !reuse::is_for_everybody(&view) => None,
             ForAll::AsItIs => {
                 draft.body.clear();
                 draft.body.extend_from_slice(answer.bytes());
@@ -169,8 +168,12 @@ impl Errand {
             }
             ForAll::Nothing => None,
         };
-        if let Some(keep) = keep {
-            shared.answers.keep(address, *generation, keep, draft, usage, now());
+        let generation = self.name.generation();
+        match keep {
+            Some(keep) => shared.answers.keep(address, generation, keep, draft, usage, now()),
+            None if reuse::is_conclusive(&view) => shared.answers.outdated(address, generation),
+            // whatever else it is, asking again at once would bring it again (RFC 8767 §5)
+            None => shared.answers.failed(address, false, now()),
         }
     }
 }

@@ -179,7 +179,7 @@ fuzz_target!(|data: (bool, Vec<(u8, [u8; 4], [u8; 4])>)| {
                 );
                 let (Some(keep), Some((lifetime, failed, negative))) = (keep, lifetime) else { continue };
                 draft.body.clone_from(&bytes);
-                answers.keep(address, answers.generation(), keep, &mut draft, &usage, now);
+                answers.keep(address, answers.newest(), keep, &mut draft, &usage, now);
                 let usable = |known: &Known| !known.failed && now < known.at + (known.lifetime + stale) * 1000;
                 if !failed || !model.get(&name).is_some_and(usable) {
                     model.insert(name, Known { serial, at: now, lifetime, failed, negative });

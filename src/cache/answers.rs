@@ -29,6 +29,10 @@ const WORTH_REFRESHING: u32 = 10;
 /// The last part of its life in which a popular answer is asked for anew: one in so many.
 const LAST_PART: u64 = 10;
 
+/// The part of a generation that counts how often something was forgotten; the other counts how often the resolvers were
+/// exchanged.
+const FORGOTTEN: u64 = u32::MAX as u64;
+
 /// Bits of a stamp's mark.
 mod mark {
     /// The resolver could not say.
@@ -122,8 +126,14 @@ impl Answers {
         !self.shards.is_empty()
     }
 
-    /// Of which generation what is asked for now will be.
-    pub fn generation(&self) -> u64 {
+    /// Of which generation what is asked for now is, by somebody who has asked the same resolvers since `since`, which is one
+    /// as well.
+    pub fn generation(&self, since: u64) -> u64 {
+        since & !FORGOTTEN | self.newest() & FORGOTTEN
+    }
+
+    /// The newest generation.
+    pub fn newest(&self) -> u64 {
         self.generation.load(Ordering::Relaxed)
     }
 
@@ -156,9 +166,12 @@ impl Answers {
         let Some(stored) = shelf.find(hash, is_it) else { return Recall::Unknown };
         // a clock is read only for what is there
         let (stamp, uses, now) = (stored.stamp, stored.uses, now());
-        let (lived, lifetime) = (now.saturating_sub(stamp.stored_at), u64::from(stamp.lifetime) * 1000);
+        // the longest may be shorter now than it was then
+        let most = if stamp.mark & mark::FAILURE == 0 { usage.lifetimes.max } else { u32::MAX };
+        let lifetime = u64::from(stamp.lifetime.min(most)) * 1000;
+        let lived = now.saturating_sub(stamp.stored_at);
         if lived < lifetime {
-            write_out(&stored, id, question, |ttl| ttl.saturating_sub(seconds(lived)), out);
+            write_out(&stored, id, question, |ttl| ttl.min(most).saturating_sub(seconds(lived)), out);
             let is_last_part = lifetime - lived <= lifetime / LAST_PART && stamp.lifetime >= WORTH_REFRESHING;
             let refresh = usage.prefetch
                 && is_last_part
@@ -209,7 +222,7 @@ impl Answers {
         let stamp = Stamp { stored_at: now, lifetime: keep.lifetime, retry_at: 0, mark };
         let entry = Stored { variant: key.variant(), stamp, uses: 0, places, body };
         let Some(mut shelf) = self.shelf(hash) else { return };
-        if self.generation() != generation {
+        if self.newest() != generation {
             return;
         }
         let is_better = |stored: &Stored<'_>| {
@@ -229,14 +242,30 @@ impl Answers {
         }
     }
 
-    /// Forgets everything, also what is on its way.
+    /// Forgets an answer: there is a newer one that cannot be kept, so that this one is no longer true (RFC 8767 §4).
+    pub fn outdated(&self, Address { key, hash }: Address<'_>, generation: u64) {
+        let Some(mut shelf) = self.shelf(hash) else { return };
+        if self.newest() == generation {
+            shelf.remove(hash, |stored| is_kept_under(stored, key));
+        }
+    }
+
+    /// Forgets everything, also what is on its way; how many answers there were.
     pub fn forget_all(&self) -> usize {
         self.generation.fetch_add(1, Ordering::Relaxed);
         self.forget(|_| true)
     }
 
-    /// Forgets a name, or all names in its domain; how many answers there were.
+    /// Other resolvers are asked from now on: forgets everything, and takes nothing any more from those who ask the ones
+    /// before; how many answers there were.
+    pub fn begin_anew(&self) -> usize {
+        self.generation.fetch_add(FORGOTTEN + 1, Ordering::Relaxed);
+        self.forget(|_| true)
+    }
+
+    /// Forgets a name, or all names in its domain, also what is on its way; how many answers there were.
     pub fn forget_name(&self, name: &[u8], and_below: bool) -> usize {
+        self.generation.fetch_add(1, Ordering::Relaxed);
         self.forget(|stored| {
             let found = question_name(stored.body);
             if and_below { name::is_within(found, name) } else { name::same(found, name) }

@@ -41,7 +41,7 @@ impl Bench {
     }
 
     fn keep(&self, name: &str, code: u8, ttl: u32, now: u64) {
-        self.keep_of(self.answers.generation(), name, code, ttl, now);
+        self.keep_of(self.answers.newest(), name, code, ttl, now);
     }
 
     fn keep_of(&self, generation: u64, name: &str, code: u8, ttl: u32, now: u64) {
@@ -171,12 +171,36 @@ fn what_is_forgotten_does_not_come_back() {
     }
     assert_eq!((bench.answers.held().entries, bench.answers.forget_name(b"\x01A\0", false)), (2, 1));
     assert_eq!((bench.found("a", 1), bench.found("b", 1)), (Recall::Unknown, FRESH));
-    let before = bench.answers.generation();
+    let before = bench.answers.newest();
     assert_eq!(bench.answers.forget_all(), 1);
     bench.keep_of(before, "b", 0, 60, 0);
     assert_eq!(bench.found("b", 1), Recall::Unknown, "asked for before, answered afterwards");
     bench.keep("b", 0, 60, 0);
     assert_eq!(bench.answers.forget_name(b"\0", true), 1);
+}
+
+#[test]
+fn who_asks_others_than_are_asked_now_adds_nothing() {
+    let bench = Bench::new(USAGE);
+    let (since, asked) = (bench.answers.newest(), bench.answers.generation(bench.answers.newest()));
+    bench.keep_of(asked, "a", 0, 60, 0);
+    assert_eq!(bench.answers.begin_anew(), 1);
+    for generation in [asked, bench.answers.generation(since)] {
+        bench.keep_of(generation, "a", 0, 60, 0);
+        assert_eq!(bench.found("a", 1), Recall::Unknown);
+    }
+    let since = bench.answers.newest();
+    bench.answers.forget_all();
+    bench.keep_of(bench.answers.generation(since), "a", 0, 60, 0);
+    assert_eq!(bench.found("a", 1), FRESH);
+}
+
+#[test]
+fn nothing_lives_longer_than_is_configured_now() {
+    let mut bench = Bench::new(USAGE);
+    bench.keep("www", 0, 300, 0);
+    bench.usage.lifetimes.max = 5;
+    assert_eq!((bench.found("www", 4_999), bench.found("www", 5_000) == FRESH), (FRESH, false));
 }
 
 #[test]

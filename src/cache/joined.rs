@@ -33,6 +33,11 @@ impl Name {
         &self.octets
     }
 
+    /// The generation.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
     /// The hash.
     pub fn hash(&self) -> u64 {
         self.hash

@@ -443,6 +443,13 @@ impl Shelf {
         }
     }
 
+    /// Removes an entry, if it is there.
+    pub fn remove(&mut self, hash: u64, is_it: impl Fn(&Stored<'_>) -> bool) {
+        if let Some(slot) = self.slot_of(hash, is_it) {
+            self.bury(slot);
+        }
+    }
+
     /// Removes all entries that `unwanted` names; how many there were.
     pub fn remove_where(&mut self, unwanted: impl Fn(&Stored<'_>) -> bool) -> usize {
         let before = self.entries;

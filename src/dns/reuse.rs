@@ -175,6 +175,13 @@ pub fn is_for_everybody(answer: &Message<'_>) -> bool {
         && options.is_exhausted()
 }
 
+/// Whether an answer says what there is, or that there is nothing: then no older one is true any more (RFC 8767 §4).
+pub fn is_conclusive(answer: &Message<'_>) -> bool {
+    matches!(answer.rcode(), rcode::NOERROR | rcode::NXDOMAIN)
+        && answer.opt().is_none_or(|opt| opt.extended_rcode() == 0)
+        && !answer.is_truncated()
+}
+
 /// Whether and how long an answer to `question` may be kept (RFC 2308 §5, RFC 2181 §5.2 and §8). Its TTLs, as they count,
 /// are put into `ttls`.
 pub fn keep(question: &Question<'_>, answer: &Message<'_>, lifetimes: Lifetimes, ttls: &mut Ttls) -> Option<Keep> {
@@ -199,7 +206,7 @@ pub fn keep(question: &Question<'_>, answer: &Message<'_>, lifetimes: Lifetimes,
     };
     let (kind, cap) = match is_negative {
         // without SOA nobody says for how long there is nothing (RFC 2308 §5)
-        true => (Kept::Negative, negative_ttl(answer)?.min(lifetimes.max_negative)),
+        true => (Kept::Negative, negative_ttl(answer)?.max(lifetimes.min).min(lifetimes.max_negative)),
         false => (Kept::Positive, u32::MAX),
     };
     read_ttls(answer, cap, lifetimes, ttls)?;
@@ -243,7 +250,7 @@ fn read_ttls(answer: &Message<'_>, cap: u32, lifetimes: Lifetimes, found: &mut T
     for record in answer.records().filter(|record| record.rtype != rtype::OPT) {
         let mut ttl = ttl_at(answer.bytes(), place(&record))?.min(lifetimes.max).max(lifetimes.min);
         if record.section == Section::Authority && record.rtype == rtype::SOA {
-            ttl = ttl.min(cap.max(lifetimes.min));
+            ttl = ttl.min(cap);
         }
         found.push((u16::try_from(place(&record)).ok()?, ttl));
     }

@@ -379,6 +379,9 @@ fn c105_other_resolvers_are_other_answers() {
     assert_eq!((ask(), asked(), flush(&["test"])), (900, (1, 2), "0 answers forgotten\n".to_owned()));
     assert_eq!((flush(&["test", "--below"]), ask(), asked()), ("1 answers forgotten\n".to_owned(), 900, (1, 3)));
     assert_eq!((flush(&[]), ask(), asked()), ("1 answers forgotten\n".to_owned(), 900, (1, 4)));
+    // and what is asked for from then on is kept again
+    assert!(ask() <= 900);
+    assert_eq!((asked(), flush(&[])), ((1, 4), "1 answers forgotten\n".to_owned()));
 }
 
 /// Another configuration, in force when this returns.

@@ -12,6 +12,7 @@ use super::setup::{SOON, Setup, arrives, messages};
 const ADDRESS: [u8; 4] = [192, 0, 2, 7];
 const EDE: u16 = 15;
 const SERVFAIL: u16 = 2;
+const REFUSED: u16 = 5;
 const STALE: &str = "stale = \"1h\"";
 
 /// What the server does, to be changed while it runs.
@@ -23,6 +24,9 @@ const FAILING: u8 = 1;
 const SLOW: u8 = 2;
 const LATE: u8 = 3;
 const SILENT: u8 = 4;
+const BRIEF: u8 = 5;
+const NOTHING: u8 = 6;
+const REFUSING: u8 = 7;
 
 impl Mood {
     fn be(&self, mood: u8) {
@@ -47,6 +51,9 @@ impl Mood {
                 FAILING => vec![Act::Answer(with_opt(answer_to(&received.message).rcode(SERVFAIL)).build())],
                 SLOW => vec![Act::AnswerAfter(Duration::from_millis(100), well)],
                 LATE => vec![Act::AnswerAfter(Duration::from_millis(2600), well)],
+                BRIEF => vec![Act::Answer(with_opt(answer_to(&received.message).a(ADDRESS, 0)).build())],
+                NOTHING => vec![Act::Answer(with_opt(answer_to(&received.message).rcode(3)).build())],
+                REFUSING => vec![Act::Answer(with_opt(answer_to(&received.message).rcode(REFUSED)).build())],
                 _ => vec![Act::Silence],
             }
         }
@@ -132,6 +139,35 @@ fn c108_a_stale_answer_says_so_and_has_its_own_end() {
     while inspect::rcode(&ask(&bench, &edns("www.test")).0) != SERVFAIL {
         assert!(Instant::now() < end);
         std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Also one that cannot be kept itself: what was true before is true no more.
+#[test]
+fn c109_whatever_is_newer_ends_what_is_stale() {
+    for (newer, code) in [(BRIEF, 0), (NOTHING, 3)] {
+        let (bench, mood) = start(STALE);
+        prime(&bench, &edns("www.test"));
+        mood.be(newer);
+        let (answer, _) = ask(&bench, &edns("www.test"));
+        assert_eq!((inspect::rcode(&answer), inspect::ede(&answer)), (code, None));
+        bench.server.go_down(How::Rst);
+        let (answer, _) = ask(&bench, &edns("www.test"));
+        assert_eq!(inspect::rcode(&answer), SERVFAIL, "{:?}", ttls(&answer));
+    }
+}
+
+#[test]
+fn c110_whatever_failure_it_is_a_pause_follows() {
+    for (cache, mood_then) in [(STALE, REFUSING), ("stale = \"1h\"\nfailure-ttl = \"0s\"", FAILING)] {
+        let (bench, mood) = start(cache);
+        prime(&bench, &edns("www.test"));
+        mood.be(mood_then);
+        let asked = messages(&bench.server);
+        for _ in 0..10 {
+            assert_eq!(inspect::ede(&ask(&bench, &edns("www.test")).0), Some(3));
+        }
+        assert_eq!(messages(&bench.server), asked + 1, "{cache}");
     }
 }
 

@@ -100,6 +100,46 @@ fn a_file_that_is_damaged_or_of_others_is_left_alone_with_one_line() {
 }
 
 #[test]
+fn what_is_forgotten_is_in_the_file_no_more() {
+    let place = Place::new();
+    let proxy = place.proxy("persist = true");
+    ["secret0.test", "secret1.test"].iter().for_each(|name| ask(&proxy, name));
+    stop(proxy);
+    let file = place.state.join("cache");
+    let has = |name: &[u8]| fs::read(&file).unwrap().windows(name.len()).any(|octets| octets == name);
+    assert!(has(b"secret0") && has(b"secret1"));
+    let mut proxy = place.proxy("persist = true");
+    let output = Command::new(binary()).arg("flush").arg("--socket").arg(proxy.control_socket()).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "2 answers forgotten\n");
+    assert!(!has(b"secret0") && !has(b"secret1"));
+    // nor does it come back when there is no orderly stop
+    proxy.signal(Signal::SIGKILL);
+    proxy.wait_exit(PATIENCE);
+    let before = place.messages();
+    ask(&place.proxy("persist = true"), "secret0.test");
+    assert_eq!(place.messages(), before + 1);
+}
+
+#[test]
+fn what_is_no_file_keeps_nobody_waiting_and_is_not_written_to() {
+    let place = Place::new();
+    let (file, precious) = (place.state.join("cache"), place.state.join("precious"));
+    nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let log = |proxy: Proxy| {
+        ask(&proxy, "www.test");
+        stop(proxy)
+    };
+    let said = log(place.proxy("persist = true"));
+    assert!(said.contains("no answers are taken from it"), "{said}");
+    fs::remove_file(&file).unwrap();
+    fs::write(&precious, "precious").unwrap();
+    std::os::unix::fs::symlink(&precious, &file).unwrap();
+    let said = log(place.proxy("persist = true"));
+    assert!(said.contains("no answers are taken from it"), "{said}");
+    assert_eq!(fs::read_to_string(&precious).unwrap(), "precious");
+}
+
+#[test]
 fn the_report_shows_what_is_held_and_a_command_empties_it() {
     let place = Place::new();
     let proxy = place.proxy("size = \"2MiB\"");
