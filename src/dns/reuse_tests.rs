@@ -151,6 +151,10 @@ fn nothing_is_kept_for_as_long_as_its_soa_says() {
     assert_eq!(summary(3, &[(1, SOA, 3600, &short)]), negative(5));
     assert_eq!(summary(0, &[(1, SOA, 7, &long)]), negative(7));
     assert_eq!(summary(0, &[(1, SOA, 7200, &long)]), negative(3600));
+    // the longest goes before the shortest
+    let lifetimes = Lifetimes { min: 60, max_negative: 2, ..LIFETIMES };
+    let (keep, ttls) = kept(&answer(3, &[(1, SOA, 3600, &short)]), lifetimes).unwrap();
+    assert_eq!((keep.lifetime, ttls[0].1), (2, 2));
     assert_eq!(summary(3, &[]), None);
     assert_eq!(summary(0, &[]), None);
     assert_eq!(summary(0, &[(1, 2, 300, b"\0")]), None, "a referral");
