@@ -75,11 +75,11 @@ pub async fn ask(server: SocketAddr, asked: &Rc<Asked>) -> io::Result<Vec<u8>> {
         let count = socket.recv(&mut buffer).await?;
         let answer = &buffer[..count];
         // a datagram that does not answer this query is somebody's attempt, and none of ours
-        if matching(asked, id, answer) {
-            if answer[2] & TRUNCATED == 0 {
-                return Ok(answer.to_vec());
-            }
-            break;
+        match found(asked, id, answer) {
+            // some cut within a record, or count what they have left out (RFC 2181 §9)
+            Match::Answer(..) | Match::Garbled(()) if answer[2] & TRUNCATED != 0 => break,
+            Match::Answer(..) => return Ok(answer.to_vec()),
+            Match::Garbled(()) | Match::Stray | Match::NoResponse => {}
         }
     }
     ask_over_tcp(server, asked, id, &query).await
@@ -94,15 +94,15 @@ async fn ask_over_tcp(server: SocketAddr, asked: &Rc<Asked>, id: u16, query: &[u
         let length = stream.read_u16().await?;
         let mut answer = vec![0; usize::from(length)];
         stream.read_exact(&mut answer).await?;
-        if matching(asked, id, &answer) {
+        if let Match::Answer(..) = found(asked, id, &answer) {
             return Ok(answer);
         }
     }
 }
 
-/// Whether the message answers this query under this ID.
-fn matching(asked: &Rc<Asked>, id: u16, message: &[u8]) -> bool {
+/// What the message is to this query under this ID.
+fn found<'a>(asked: &Rc<Asked>, id: u16, message: &'a [u8]) -> Match<'a, ()> {
     let mut table = InFlight::default();
     table.insert(asked.clone(), (), Instant::now(), || id);
-    matches!(table.take(message), Match::Answer(..))
+    table.take(message)
 }
