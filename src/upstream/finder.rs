@@ -126,20 +126,28 @@ impl Watched {
             self.endpoints = endpoints;
             return;
         };
-        // what could not be asked for may still be there
-        let gone = std::mem::take(&mut self.endpoints);
-        endpoints.extend(gone.into_iter().filter(|one| !endpoints.contains(one)).collect::<Vec<_>>());
+        // what could not be asked for may still be there: addresses of a kind of which this host has none now
+        let is_of =
+            |new: &Endpoint, old: &Endpoint| new.host == old.host && new.address.is_ipv4() == old.address.is_ipv4();
+        let before = std::mem::take(&mut self.endpoints);
+        let kept = before.into_iter().filter(|old| !endpoints.iter().any(|new| is_of(new, old)));
+        endpoints.extend(kept.collect::<Vec<_>>());
         self.endpoints = endpoints;
-        self.failed(why, now);
+        self.complain(why);
+        self.renewal.found_in_part(now, ttl);
     }
 
     fn failed(&mut self, why: String, now: Instant) {
+        self.complain(why);
+        self.renewal.failed(now);
+    }
+
+    fn complain(&mut self, why: String) {
         let label = &self.label;
         let is_news = self.failure.as_ref().is_none_or(|(_, before)| *before != why);
         let level = if is_news { log::Level::Warn } else { log::Level::Debug };
         let rest = if self.endpoints.is_empty() { "no address is known yet" } else { "the addresses known are kept" };
         log::log!(level, "upstream {label}: not all that it stands for could be looked up: {why}; {rest}");
-        self.renewal.failed(now);
         self.failure = Some((SystemTime::now(), why));
     }
 }

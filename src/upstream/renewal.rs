@@ -56,11 +56,22 @@ impl Renewal {
         self.ended(now, wait);
     }
 
-    /// It found nothing, or not all.
+    /// It found nothing.
     pub fn failed(&mut self, now: Instant) {
+        let wait = self.wait_after_failure();
+        self.ended(now, wait);
+    }
+
+    /// It found something that is good for `ttl` seconds, but not all.
+    pub fn found_in_part(&mut self, now: Instant, ttl: u32) {
+        let wait = Duration::from_secs(ttl.into()).clamp(SHORTEST, LONGEST).min(self.wait_after_failure());
+        self.ended(now, wait);
+    }
+
+    fn wait_after_failure(&mut self) -> Duration {
         let wait = FIRST_WAIT.saturating_mul(1 << self.failures.min(6)).min(LONGEST_WAIT);
         self.failures = self.failures.saturating_add(1);
-        self.ended(now, wait);
+        wait
     }
 
     fn ended(&mut self, now: Instant, wait: Duration) {
@@ -124,6 +135,17 @@ mod tests {
         renewal.succeeded(now, 30);
         renewal.failed(now);
         assert_eq!(wait(&renewal, now), 1);
+    }
+
+    #[test]
+    fn what_was_found_in_part_is_looked_up_again_at_its_ttl_at_the_latest() {
+        let now = Instant::now();
+        let mut renewal = Renewal::new(now);
+        for (ttl, expected) in [(5, 1), (5, 2), (5, 4), (5, 5), (5, 5), (3600, 32)] {
+            renewal.begins();
+            renewal.found_in_part(now, ttl);
+            assert_eq!(wait(&renewal, now), expected);
+        }
     }
 
     #[test]

@@ -27,6 +27,8 @@ struct Zone {
     silent: bool,
     gone: bool,
     cut: bool,
+    /// AAAA fails, as some simple servers have it.
+    no_aaaa: bool,
     delay: Duration,
 }
 
@@ -49,6 +51,9 @@ impl Bootstrap {
             }
             if zone.gone {
                 return vec![answer_to(&seen.query).rcode(3).build()];
+            }
+            if zone.no_aaaa && inspect::qtype(&seen.query) == rtype::AAAA {
+                return vec![answer_to(&seen.query).rcode(SERVFAIL).build()];
             }
             if zone.cut && seen.way == Way::Udp {
                 return vec![answer_to(&seen.query).tc(true).build()];
@@ -156,6 +161,25 @@ fn r40_a_name_is_a_pool_that_follows_its_members() {
     assert!(servers[1..3].iter().all(|server| server.journal().accepted() == 1), "{}", proxy.log());
     // only the name was asked for, never what a client asked
     assert!(bootstrap.server.seen().iter().all(|seen| inspect::question_name(&seen.query).starts_with("pool.test")));
+}
+
+/// What failed takes nothing away; what did not brings what it brings.
+#[test]
+fn r40_a_pool_is_followed_also_where_one_kind_of_address_cannot_be_looked_up() {
+    let pki = Pki::new();
+    let servers = members(&pki, &[2, 3]);
+    let bootstrap = Bootstrap::new(pool(&[2], 5));
+    bootstrap.change(|zone| zone.no_aaaa = true);
+    let entry = format!("pool.test:{}", servers[0].address().port());
+    let proxy = before(&entry, &pki, &format!("policy = \"spread\"\n{}", bootstrap.line()));
+    ask_until(&proxy, "first", || messages(&servers[0]) > 2);
+    bootstrap.change(|zone| zone.answers = pool(&[3], 5));
+    ask_until(&proxy, "second", || messages(&servers[1]) > 2);
+    let before = messages(&servers[0]);
+    for number in 0..6 {
+        assert_eq!(rcode_of(&proxy, &query(1, &format!("late{number}.test"), rtype::A)), 0);
+    }
+    assert_eq!(messages(&servers[0]), before, "{}", status(&proxy).1);
 }
 
 #[test]
