@@ -14,7 +14,7 @@ use super::establish::establish;
 use super::inflight::{Asked, Ids};
 use super::outcome::{Limits, Outcome, Trouble};
 use super::plain::exchange;
-use super::server::UpstreamServer;
+use super::server::{OpenConnection, UpstreamServer};
 use super::session::Session;
 use super::shared::{Job, Phase, Shared, end_queue};
 use super::tally::End;
@@ -23,6 +23,8 @@ use crate::metrics::Counters;
 
 /// Exchanges in plain DNS with one server at a time: each has a socket.
 const EXCHANGES: usize = 1000;
+/// How often is looked whether a connection that must wait for the end of another one is wanted any more.
+const WANTED: Duration = Duration::from_millis(100);
 
 /// What a connection is made for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -225,6 +227,35 @@ async fn run_single(order: Order, mut job: Job) {
     counters.unsent_answers.add(u64::from(job.waiter.send(outcome).is_err()));
 }
 
+/// Whether somebody waits for a connection that has not been made.
+fn is_wanted(shared: &Shared, purpose: Purpose) -> bool {
+    let is_awaited = || shared.queue.borrow().iter().any(|job| !job.waiter.is_closed());
+    shared.phase.get() != Phase::Closing && (purpose == Purpose::Ahead || is_awaited())
+}
+
+/// Waits until there may be one more connection to the server; nothing when nobody waits for it any more.
+async fn admitted(
+    server: &Arc<UpstreamServer>,
+    limits: &Cell<Limits>,
+    shared: &Shared,
+    purpose: Purpose,
+) -> Option<OpenConnection> {
+    loop {
+        if let Some(open) = server.admit(limits.get().connections) {
+            return Some(open);
+        }
+        if purpose == Purpose::Ahead || !is_wanted(shared, purpose) {
+            return None;
+        }
+        // those who wait may go away meanwhile
+        let departure = tokio::time::timeout(WANTED, server.departure()).await;
+        if departure.is_ok() && !is_wanted(shared, purpose) {
+            server.departed();
+            return None;
+        }
+    }
+}
+
 async fn run(order: Order, shared: Rc<Shared>) -> Option<Farewell> {
     let Order { server, limits, counters, tempo, purpose } = order;
     let began = Instant::now();
@@ -234,13 +265,12 @@ async fn run(order: Order, shared: Rc<Shared>) -> Option<Farewell> {
         end_queue(&shared, &Trouble::Connect("another attempt has just failed".to_owned()));
         return None;
     }
-    let is_wanted = purpose == Purpose::Ahead || shared.queue.borrow().iter().any(|job| !job.waiter.is_closed());
-    if shared.phase.get() == Phase::Closing || !is_wanted {
+    if !is_wanted(&shared, purpose) {
         // while others had their turn, everybody has left
         end_queue(&shared, &Trouble::Ended("no longer used".to_owned()));
         return None;
     }
-    let Some(_open) = server.admit(limits.get().connections) else {
+    let Some(_open) = admitted(&server, &limits, &shared, purpose).await else {
         end_queue(&shared, &Trouble::TooMany);
         return None;
     };

@@ -78,7 +78,7 @@ impl Failure {
 
     /// Whether it is an outage: not one server was heard, and that not for the number of queries.
     pub fn is_outage(&self) -> bool {
-        !self.heard && !matches!(self.last, Some((_, Trouble::QueueFull)))
+        !self.heard && !matches!(self.last, Some((_, Trouble::QueueFull | Trouble::TooMany)))
     }
 
     /// As the client is told (RFC 8914 §4.23, §4.24).

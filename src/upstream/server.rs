@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 use super::approach::Approach;
 use super::health::{Health, Rest};
@@ -35,6 +35,8 @@ pub struct UpstreamServer {
     /// The smoothed response time in microseconds, 0 as long as there is none.
     smoothed_us: AtomicU64,
     open: AtomicUsize,
+    /// Rings for one of those who wait when a connection has ended.
+    departed: Notify,
     /// Held while a connection is made: one at a time, whoever asks.
     gate: Semaphore,
 }
@@ -107,6 +109,7 @@ pub struct Turn<'a>(#[expect(dead_code, reason = "it is given back when it is dr
 impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.0.open.fetch_sub(1, Ordering::Relaxed);
+        self.0.departed();
     }
 }
 
@@ -174,7 +177,7 @@ impl UpstreamServer {
 
     fn with(settings: Server, tls: Option<Tls>) -> UpstreamServer {
         let (health, doubtful, last_failure, approach) = Default::default();
-        let (lifetime, one_answer, tally, smoothed_us, open) = Default::default();
+        let (lifetime, one_answer, tally, smoothed_us, open, departed) = Default::default();
         let gate = Semaphore::new(1);
         UpstreamServer {
             settings,
@@ -188,6 +191,7 @@ impl UpstreamServer {
             tally,
             smoothed_us,
             open,
+            departed,
             gate,
         }
     }
@@ -206,6 +210,16 @@ impl UpstreamServer {
         let one_more = |open: usize| (open < most).then_some(open + 1);
         self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
         Some(OpenConnection(self.clone()))
+    }
+
+    /// Waits until one of its connections has ended. One who waits is told of each.
+    pub async fn departure(&self) {
+        self.departed.notified().await;
+    }
+
+    /// A connection has ended, or whoever was told so does not want its place.
+    pub fn departed(&self) {
+        self.departed.notify_one();
     }
 
     /// Waits until nobody else is making a connection to it.
