@@ -177,13 +177,32 @@ impl Plan {
         standing: &impl Fn(usize) -> Standing,
     ) -> Step {
         let until = (since + self.second_try_after).min(self.deadline);
-        if self.asking.iter().any(|asking| !asking.probe) {
-            return if now < until { Step::Wait(until) } else { Step::GiveUp };
+        if now >= until {
+            return Step::GiveUp;
         }
-        match self.fresh(servers, standing, |_| true) {
+        if self.asking.iter().any(|asking| !asking.probe) {
+            return Step::Wait(until);
+        }
+        let may = |tally: Tally| tally.faults == 0 && tally.ends < ENDS;
+        match self.fresh(servers, standing, may).or_else(|| self.returning(servers, standing, may)) {
             Some(server) if !asked => Step::Ask(server),
             _ => Step::GiveUp,
         }
+    }
+
+    /// The first server that failed, may be tried again, and is not being tried: where all others cannot say, nobody else
+    /// would find out that it can.
+    fn returning(
+        &self,
+        servers: usize,
+        standing: &impl Fn(usize) -> Standing,
+        may: impl Fn(Tally) -> bool,
+    ) -> Option<usize> {
+        let is_fresh = |server: usize| self.tally(server).copies == 0 && self.asking_of(server) == 0;
+        (0..servers).filter(|&server| is_fresh(server) && may(self.tally(server))).find(|&server| {
+            let standing = standing(server);
+            matches!(standing, Standing::Doubtful { connecting: false, .. }) && self.doubt(standing).is_some()
+        })
     }
 
     /// The first server that is well, has had no copy, and of whose tally `may` holds.
@@ -310,7 +329,11 @@ impl Plan {
     /// no reason to prefer another server (RFC 7766 §6.2.4).
     pub fn lost(&mut self, connection: u64, sent: bool, blameless: bool) {
         let Some(index) = self.asking.iter().position(|asking| asking.connection == connection) else { return };
-        let Asking { server, at, .. } = self.asking.swap_remove(index);
+        let Asking { server, at, probe, .. } = self.asking.swap_remove(index);
+        if let Some((_, asked)) = self.unsatisfied.as_mut().filter(|_| !probe && (blameless || !sent)) {
+            // it has not been asked for a better answer after all
+            *asked = false;
+        }
         let repeatable = self.repeatable;
         let tally = self.tally_mut(server);
         if blameless {

@@ -275,9 +275,8 @@ fn an_answer_that_another_may_better_is_bettered_once() {
 }
 
 #[test]
-fn an_answer_is_not_bettered_by_servers_that_failed_nor_by_the_same_one() {
-    let doubtful = Standing::Doubtful { connection: None, connecting: false };
-    let mut course = Course::new(&[Open(1), doubtful], true);
+fn an_answer_is_not_bettered_by_servers_that_rest_or_are_being_tried_nor_by_the_same_one() {
+    let mut course = Course::new(&[Open(1), Standing::Doubtful { connection: Some(2), connecting: true }], true);
     course.servers.push(course.resting(9000, 500));
     course.asked(0, 1, 0);
     assert!(course.plan.unsatisfied(1, course.start));
@@ -285,6 +284,56 @@ fn an_answer_is_not_bettered_by_servers_that_failed_nor_by_the_same_one() {
     let mut once = Course::new(&[Open(1), Idle], false);
     once.asked(0, 1, 0);
     assert!(!once.plan.unsatisfied(1, once.start));
+}
+
+/// Nobody else would find out that it is well again.
+#[test]
+fn an_answer_may_be_bettered_by_a_server_whose_rest_has_passed() {
+    for connection in [None, Some(2)] {
+        let doubtful = Standing::Doubtful { connection, connecting: false };
+        let mut course = Course::new(&[Open(1), doubtful, doubtful], true);
+        course.asked(0, 1, 0);
+        assert!(course.plan.unsatisfied(1, course.start));
+        assert_eq!(course.at(1), Step::Ask(1));
+        course.servers[2] = Idle;
+        assert_eq!(course.at(1), Step::Ask(2), "one that is well goes before it");
+        course.asked(2, 3, 1);
+        course.plan.lost(3, true, false);
+        assert_eq!(course.at(2), Step::GiveUp);
+    }
+}
+
+#[test]
+fn who_was_to_better_an_answer_is_asked_again_if_its_connection_merely_ended_and_another_if_it_was_not_asked() {
+    let mut course = Course::new(&[Open(1), Open(2), Idle], true);
+    course.asked(0, 1, 0);
+    assert!(course.plan.unsatisfied(1, course.start));
+    course.asked(1, 2, 5);
+    course.plan.lost(2, true, true);
+    course.servers[1] = Idle;
+    assert_eq!(course.at(6), Step::Ask(1));
+    course.asked(1, 3, 6);
+    course.plan.lost(3, false, false);
+    assert_eq!(course.at(7), Step::Ask(2));
+    course.asked(2, 4, 7);
+    assert_eq!(course.at(8), course.wait(1200));
+    course.plan.lost(4, false, false);
+    assert_eq!(course.at(9), Step::GiveUp);
+    // nor for ever
+    let mut course = Course::new(&[Open(1), Idle], true);
+    course.asked(0, 1, 0);
+    assert!(course.plan.unsatisfied(1, course.start));
+    let asked = (0..100).take_while(|&number| {
+        let is_asked = course.at(1) == Step::Ask(1);
+        course.asked(1, 10 + number, 1);
+        course.plan.lost(10 + number, true, true);
+        is_asked
+    });
+    assert_eq!(asked.count(), 8);
+    let mut late = Course::new(&[Open(1), Idle], true);
+    late.asked(0, 1, 0);
+    assert!(late.plan.unsatisfied(1, late.start));
+    assert_eq!(late.at(1200), Step::GiveUp);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use testkit::{Act, DotServer, Pki, Proxy, Received, UdpClient, answer_to, default_answer, inspect, query};
+use testkit::{Act, DotServer, How, Pki, Proxy, Received, UdpClient, answer_to, default_answer, inspect, query};
 
 use super::resolvers::{LONG, proxy_before};
 use crate::life::control::report;
@@ -169,4 +169,57 @@ fn a_server_that_gives_one_answer_on_each_connection_gets_one_query_on_each() {
         journal.messages.iter().map(|message| message.connection).filter(|&one| one >= before).collect();
     each.dedup();
     assert!(each.len() >= 19, "{each:?}");
+}
+
+/// They wait for the end of others, and do not fail.
+#[test]
+fn a_burst_to_a_server_that_gives_one_answer_on_each_connection_waits_for_its_turn() {
+    let pki = Pki::new();
+    let server = DotServer::start(pki.server(&["upstream.test"]));
+    server.set_script(|_| vec![Act::Sleep(Duration::from_millis(20)), Act::Default, Act::CloseNotifyAndFin]);
+    let proxy = proxy_before(&[&server], pki.ca_file(), "connections = 4");
+    ask(&proxy, "n", 4);
+    assert!(proxy.wait_for_log("gives one answer on each connection", LONG), "{}", proxy.log());
+    let client = UdpClient::connect(proxy.address());
+    for number in 0..40 {
+        client.send(&query(number, &format!("m{number}.test"), 1));
+    }
+    for _ in 0..40 {
+        assert_eq!(inspect::rcode(&client.recv(LONG).expect("an answer")), 0, "{}", proxy.log());
+    }
+}
+
+/// A server that failed is asked for a second opinion again when it is back, although the first one works.
+#[test]
+fn a_second_opinion_is_had_again_from_a_server_that_was_away() {
+    let (pki, servers) = servers(&[0, 0]);
+    servers[0].set_script(|received| match received.name.starts_with("bad") {
+        true => vec![Act::Answer(answer_to(&received.message).rcode(2).build())],
+        false => vec![Act::Default],
+    });
+    let proxy = before(&pki, &servers, "");
+    let client = UdpClient::connect(proxy.address());
+    let rcode = |name: String| inspect::rcode(&client.ask(&query(7, &name, 1)).expect("an answer"));
+    servers[1].go_down(How::Rst);
+    (0..3).for_each(|number| assert_eq!(rcode(format!("bad{number}.test")), 2));
+    servers[1].restart();
+    let end = Instant::now() + LONG;
+    for number in 3.. {
+        assert_eq!(rcode(format!("ok{number}.test")), 0);
+        if rcode(format!("bad{number}.test")) == 0 {
+            break;
+        }
+        assert!(Instant::now() < end, "{}", proxy.log());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// As for any other query, the end of a connection that had served is no answer.
+#[test]
+fn a_second_opinion_is_had_over_another_connection_when_the_first_one_merely_ends() {
+    let (pki, servers) = servers(&[0, 0]);
+    servers[0].set_script(|received| vec![Act::Answer(answer_to(&received.message).rcode(2).build())]);
+    servers[1].set_script(|received| if received.nth == 0 { vec![Act::Default] } else { vec![Act::Rst] });
+    let proxy = before(&pki, &servers, "");
+    ask(&proxy, "n", 10);
 }

@@ -124,7 +124,10 @@ fn what_is_forgotten_is_in_the_file_no_more() {
 fn what_is_no_file_keeps_nobody_waiting_and_is_not_written_to() {
     let place = Place::new();
     let (file, precious) = (place.state.join("cache"), place.state.join("precious"));
+    // whoever serves is somebody else
+    let open_to_all = |path: &PathBuf| fs::set_permissions(path, fs::Permissions::from_mode(0o666)).unwrap();
     nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    open_to_all(&file);
     let log = |proxy: Proxy| {
         ask(&proxy, "www.test");
         stop(proxy)
@@ -133,6 +136,7 @@ fn what_is_no_file_keeps_nobody_waiting_and_is_not_written_to() {
     assert!(said.contains("no answers are taken from it"), "{said}");
     fs::remove_file(&file).unwrap();
     fs::write(&precious, "precious").unwrap();
+    open_to_all(&precious);
     std::os::unix::fs::symlink(&precious, &file).unwrap();
     let said = log(place.proxy("persist = true"));
     assert!(said.contains("no answers are taken from it"), "{said}");
