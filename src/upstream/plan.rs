@@ -198,8 +198,7 @@ impl Plan {
         standing: &impl Fn(usize) -> Standing,
         may: impl Fn(Tally) -> bool,
     ) -> Option<usize> {
-        let is_fresh = |server: usize| self.tally(server).copies == 0 && self.asking_of(server) == 0;
-        (0..servers).filter(|&server| is_fresh(server) && may(self.tally(server))).find(|&server| {
+        self.unasked(servers, may).find(|&server| {
             let standing = standing(server);
             matches!(standing, Standing::Doubtful { connecting: false, .. }) && self.doubt(standing).is_some()
         })
@@ -212,9 +211,15 @@ impl Plan {
         standing: &impl Fn(usize) -> Standing,
         may: impl Fn(Tally) -> bool,
     ) -> Option<usize> {
-        let is_fresh = |server: usize| self.tally(server).copies == 0 && self.asking_of(server) == 0;
-        let may = |&server: &usize| is_fresh(server) && may(self.tally(server));
-        (0..servers).filter(may).find(|&server| self.doubt(standing(server)) == Some(0))
+        self.unasked(servers, may).find(|&server| self.doubt(standing(server)) == Some(0))
+    }
+
+    /// The servers that have had no copy, are not being asked, and of whose tally `may` holds.
+    fn unasked(&self, servers: usize, may: impl Fn(Tally) -> bool) -> impl Iterator<Item = usize> {
+        (0..servers).filter(move |&server| {
+            let tally = self.tally(server);
+            tally.copies == 0 && self.asking_of(server) == 0 && may(tally)
+        })
     }
 
     /// What speaks against asking a server now; `None` if it cannot be asked, or is being asked over its present
