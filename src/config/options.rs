@@ -395,7 +395,7 @@ options! {
         "Popular is what was asked for at least three times meanwhile. Each such query repeats one that a client has just sent.";
     CACHE_PERSIST: "cache", "persist", Kind::Boolean, Restart, "false", None,
         "Keep the answers over a restart: in the file cache of the state directory that the service manager gives.",
-        "They are written at an orderly stop and every 15 minutes, and read at the start unless the resolvers are others than before. The file tells whoever can read it which names were asked for; it is the service's own (mode 0600).";
+        "They are written at an orderly stop, every 15 minutes and when some are forgotten, and read at the start unless the resolvers are others than before. The file tells whoever can read it which names were asked for; it is the service's own (mode 0600).";
 
     PADDING: "privacy", "padding", Kind::Boolean, Reload, "false", None,
         "Pad queries to a multiple of 128 octets, so that their length says little (RFC 8467).",

@@ -244,12 +244,13 @@ async fn admitted(
         if let Some(open) = server.admit(limits.get().connections) {
             return Some(open);
         }
-        if purpose == Purpose::Ahead || !is_wanted(shared, purpose) {
+        if purpose == Purpose::Ahead {
             return None;
         }
         // those who wait may go away meanwhile
-        let departure = tokio::time::timeout(WANTED, server.departure()).await;
-        if departure.is_ok() && !is_wanted(shared, purpose) {
+        drop(tokio::time::timeout(WANTED, server.departure()).await);
+        if !is_wanted(shared, purpose) {
+            // somebody else may want the place, if there is one
             server.departed();
             return None;
         }
