@@ -136,6 +136,7 @@ pub mod pulse;
 pub mod report;
 pub mod sandbox;
 pub mod sockets;
+pub mod spares;
 pub mod system_calls;
 pub mod systemd;
 

@@ -35,6 +35,7 @@ use crate::dns::suffix::Suffixes;
 use crate::dns::transfer::{Progress, Transfer};
 use crate::memory::{Errand, Memory, Recalled, STALE_AFTER, is_better_than_stale};
 use crate::metrics::Counters;
+use crate::spares::Spares;
 use crate::upstream::group::Group;
 use crate::upstream::inflight::Asked;
 use crate::upstream::inquiry::Failure;
@@ -47,10 +48,6 @@ const TRANSFER_PAUSE: Duration = Duration::from_secs(30);
 /// Connections of their own that one worker has open at the same time: transfers are rare, and each holds a connection
 /// for as long as it likes.
 const MOST_ALONE: usize = 16;
-
-/// Replies whose memory is kept for others, and how large such a one may be: a batch of answers of the usual size.
-const MOST_SPARES: usize = 128;
-const LARGEST_SPARE: usize = 2048;
 
 /// What is to be done with a message from a client.
 pub enum Verdict {
@@ -212,8 +209,7 @@ pub struct Path {
     counters: Arc<Counters>,
     active: Rc<Cell<usize>>,
     alone: Rc<Cell<usize>>,
-    /// Replies that have been sent, whose memory is used again.
-    spares: RefCell<Vec<Vec<u8>>>,
+    spares: Spares,
     /// Rings when there are other rules.
     renewed: Notify,
 }
@@ -235,16 +231,8 @@ impl Path {
     }
 
     /// Takes back what a reply was written in, once it has been sent.
-    pub fn take_back(&self, mut reply: Vec<u8>) {
-        let mut spares = self.spares.borrow_mut();
-        if spares.len() < MOST_SPARES && reply.capacity() <= LARGEST_SPARE {
-            reply.clear();
-            spares.push(reply);
-        }
-    }
-
-    fn spare(&self) -> Vec<u8> {
-        self.spares.borrow_mut().pop().unwrap_or_default()
+    pub fn take_back(&self, reply: Vec<u8>) {
+        self.spares.give(reply);
     }
 
     /// Other rules from now on; queries on their way go on under those they came under.
@@ -298,7 +286,7 @@ impl Path {
         let (mut room, is_shared) = (KeyRoom::default(), matches!(way, Way::Shared));
         let address = if is_shared { rules.memory.address(&query, link, &mut room) } else { None };
         let recalled = match address {
-            Some(address) => rules.memory.recall(address, &query, link, group.is_out(), self.spare()),
+            Some(address) => rules.memory.recall(address, &query, link, group.is_out(), self.spares.take()),
             None => Recalled::Unknown,
         };
         let (reply, reserve) = match recalled {

@@ -115,6 +115,7 @@ const LAYERS: &[(u8, &[&str])] = &[
             "privileges",
             "pulse",
             "sandbox",
+            "spares",
             "system_calls",
             "system_dns/programs",
             "system_dns/resolv_conf",
