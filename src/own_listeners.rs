@@ -7,6 +7,7 @@ use nix::ifaddrs::getifaddrs;
 
 /// Whether a listener on `own` is certainly what a connection to `server` from this machine reaches.
 pub fn reaches(own: SocketAddr, server: SocketAddr) -> bool {
+    let server = SocketAddr::new(server.ip().to_canonical(), server.port());
     let everywhere = own.ip().is_unspecified() && server.ip().is_loopback() && own.is_ipv4() == server.is_ipv4();
     own.port() != 0 && own.port() == server.port() && (own.ip() == server.ip() || everywhere)
 }

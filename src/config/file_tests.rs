@@ -304,6 +304,8 @@ fn tls_is_given_up_at_a_restart_only() {
 fn r40_a_server_that_is_an_own_address_is_a_loop_and_one_that_is_a_name_needs_its_address() {
     let said = refused("[listen]\naddresses = [\"127.0.0.1:853\"]\n[upstream]\nservers = [\"127.0.0.1#a.test\"]");
     assert!(said.contains("f.toml:4: upstream.servers: 127.0.0.1:853 is dot-proxy's own address"), "{said}");
+    let mapped = "[listen]\naddresses = [\"127.0.0.1:853\"]\n[upstream]\nservers = [\"[::ffff:127.0.0.1]:853#a.test\"]";
+    assert!(refused(mapped).contains("[::ffff:127.0.0.1]:853 is dot-proxy's own address"), "{}", refused(mapped));
     let pair = "tls-certificate = \"/a.crt\"\ntls-key = \"/a.key\"";
     for own in ["127.0.0.1:853", "0.0.0.0:853"] {
         let tls =

@@ -279,7 +279,7 @@ impl Source {
 
 impl fmt::Display for Source {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let TlsTerms { authentication, roots, .. } = &self.terms;
+        let authentication = &self.terms.authentication;
         match &self.search.wanted {
             Wanted::Host { .. } => write!(out, "all addresses of the host, each with {authentication}")?,
             Wanted::Service { within: Some(domain), .. } => {
@@ -295,7 +295,10 @@ impl fmt::Display for Source {
             }
         }
         let resolvers: Vec<String> = self.search.resolvers.iter().map(ToString::to_string).collect();
-        write!(out, ", issued by {roots}; looked up in plain DNS at {}", resolvers.join(", "))
+        if let Some(roots) = self.terms.issuers() {
+            write!(out, ", issued by {roots}")?;
+        }
+        write!(out, "; looked up in plain DNS at {}", resolvers.join(", "))
     }
 }
 
@@ -390,11 +393,15 @@ pub enum Transport {
 
 impl fmt::Display for Transport {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let TlsTerms { authentication, roots, client, profile, .. } = match self {
+        let terms = match self {
             Transport::Plain => return out.write_str("plain DNS, not encrypted"),
             Transport::Tls(terms) => terms,
         };
-        write!(out, "{authentication}, issued by {roots}")?;
+        let TlsTerms { authentication, client, profile, .. } = terms;
+        write!(out, "{authentication}")?;
+        if let Some(roots) = terms.issuers() {
+            write!(out, ", issued by {roots}")?;
+        }
         if *profile == Profile::Opportunistic {
             out.write_str("; opportunistic, so used without as well")?;
         }
@@ -421,6 +428,11 @@ pub struct TlsTerms {
 }
 
 impl TlsTerms {
+    /// Who must have issued its certificate; nobody if its key alone decides.
+    pub fn issuers(&self) -> Option<&Roots> {
+        (!matches!(self.authentication, Authentication::Pins(_))).then_some(&self.roots)
+    }
+
     /// The files that it names.
     fn files(&self) -> impl Iterator<Item = &Path> {
         let roots = match &self.roots {

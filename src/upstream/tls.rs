@@ -176,10 +176,7 @@ pub fn server_name(server: &Server, terms: &TlsTerms) -> Result<ServerName<'stat
 /// # Errors
 /// If the trust store cannot be read or is empty: that never means that any certificate will do (RFC 8310 §6.6).
 pub fn roots_of(terms: &TlsTerms, sources: &mut Sources) -> Result<Option<Arc<RootCertStore>>, TlsError> {
-    match terms.authentication {
-        Authentication::Pins(_) => Ok(None),
-        _ => sources.store(&terms.roots).map(Some),
-    }
+    terms.issuers().map(|roots| sources.store(roots)).transpose()
 }
 
 /// What an entry's server is shown if it asks for a certificate.
