@@ -302,7 +302,7 @@ impl Path {
             }
         };
         if self.active.get() >= rules.most_active() {
-            return self.overloaded(&query, link);
+            return self.overloaded(&query, link, reserve);
         }
         let family = if client.to_canonical().is_ipv6() { Family::V6 } else { Family::V4 };
         let Ok((changed, passage)) = to_resolver(&query, rules.switches, link, family) else {
@@ -321,8 +321,13 @@ impl Path {
         if is_transfer { Verdict::Transfer(pending) } else { Verdict::Relay(pending) }
     }
 
-    /// More queries wait than this worker may hold: this one is told at once (RFC 7766 §10).
-    fn overloaded(&self, query: &Message<'_>, link: Link) -> Verdict {
+    /// More queries wait than this worker may hold: this one is told at once (RFC 7766 §10), unless there is a reply in
+    /// reserve.
+    fn overloaded(&self, query: &Message<'_>, link: Link, reserve: Option<Vec<u8>>) -> Verdict {
+        if let Some(reserve) = reserve {
+            self.counters.cache_stale.add(1);
+            return Verdict::Reply(reserve);
+        }
         self.counters.failures.add(1);
         let error = ExtendedError::new(ExtendedError::NETWORK_ERROR, "too many queries wait for an answer");
         Verdict::Reply(padded(reply(query, rcode::SERVFAIL, None, Some(&error)), query, link))
@@ -341,7 +346,7 @@ impl Path {
             return self.malformed(bytes);
         }
         if self.active.get() >= rules.most_active() {
-            return self.overloaded(&header, link);
+            return self.overloaded(&header, link, None);
         }
         let Ok((_, passage)) = to_resolver(&header, Switches::default(), link, Family::V4) else {
             return self.malformed(bytes);

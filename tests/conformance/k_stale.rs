@@ -185,6 +185,26 @@ fn c109_c110_a_failure_replaces_nothing_and_is_followed_by_a_pause() {
     assert_eq!(messages(&bench.server) - before, 1, "one try, and then a rest");
 }
 
+/// What is in the memory is better than a failure also where the failure would be our own.
+#[test]
+fn c107_where_too_many_wait_a_stale_answer_is_better_than_none() {
+    let mood = Mood::default();
+    let script = mood.clone().script();
+    let few = "in-flight = 1\nqueue = 1\nsecond-try-after = \"3s\"";
+    let bench = Setup::default().cache(STALE).upstream(few).start(move |server| server.script(script));
+    prime(&bench, &edns("www.test"));
+    mood.be(SILENT);
+    // one is in flight, the other one waits for its place
+    let waiting = UdpClient::connect(bench.proxy.address());
+    waiting.send(&query(1, "first.test", 1));
+    assert!(arrives(&bench.server, "first.test", 1));
+    waiting.send(&query(2, "second.test", 1));
+    assert_eq!(inspect::rcode(&ask(&bench, &edns("other.test")).0), SERVFAIL);
+    let (answer, took) = ask(&bench, &edns("www.test"));
+    assert_eq!((inspect::rcode(&answer), inspect::ede(&answer)), (0, Some(3)));
+    assert!(took < Duration::from_millis(1000), "{took:?}");
+}
+
 #[test]
 fn c110_in_an_outage_stale_answers_come_at_once_until_it_is_over() {
     let (bench, mood) = start(STALE);
