@@ -20,6 +20,8 @@ use crate::dns::message::{ReadMessage, set_id};
 
 /// The largest datagram there is.
 const DATAGRAM: usize = 65_535;
+/// How long the whole of an answer is waited for that is there in part.
+const WHOLE: Duration = Duration::from_secs(2);
 /// TC in the second octet of the flags.
 const TRUNCATED: u8 = 0x02;
 
@@ -58,7 +60,8 @@ pub async fn exchange(server: &UpstreamServer, asked: Rc<Asked>, patience: Durat
 }
 
 /// One exchange with whoever listens at this address, under a random ID and from a port of its own. It waits for as long as
-/// the caller does.
+/// the caller does. An answer that was cut is the result only where TCP brings no whole one: some networks let no TCP pass,
+/// and a part, marked as such, is more than nothing.
 ///
 /// # Errors
 /// If the network refuses it.
@@ -71,18 +74,21 @@ pub async fn ask(server: SocketAddr, asked: &Rc<Asked>) -> io::Result<Vec<u8>> {
     socket.connect(server).await?;
     socket.send(&query).await?;
     let mut buffer = vec![0; DATAGRAM];
-    loop {
+    let cut = loop {
         let count = socket.recv(&mut buffer).await?;
         let answer = &buffer[..count];
         // a datagram that does not answer this query is somebody's attempt, and none of ours
         match found(asked, id, answer) {
-            // some cut within a record, or count what they have left out (RFC 2181 §9)
-            Match::Answer(..) | Match::Garbled(()) if answer[2] & TRUNCATED != 0 => break,
+            Match::Answer(..) if answer[2] & TRUNCATED != 0 => break Some(answer.to_vec()),
             Match::Answer(..) => return Ok(answer.to_vec()),
+            // some cut within a record, or count what they have left out (RFC 2181 §9)
+            Match::Garbled(()) if answer[2] & TRUNCATED != 0 => break None,
             Match::Garbled(()) | Match::Stray | Match::NoResponse => {}
         }
-    }
-    ask_over_tcp(server, asked, id, &query).await
+    };
+    let whole = ask_over_tcp(server, asked, id, &query);
+    let Some(cut) = cut else { return whole.await };
+    Ok(tokio::time::timeout(WHOLE, whole).await.ok().and_then(Result::ok).unwrap_or(cut))
 }
 
 async fn ask_over_tcp(server: SocketAddr, asked: &Rc<Asked>, id: u16, query: &[u8]) -> io::Result<Vec<u8>> {

@@ -73,6 +73,21 @@ fn what_was_cut_is_asked_again_over_tcp() {
     }
 }
 
+/// A part, marked as such, is more than nothing, and the server no worse for it.
+#[test]
+fn where_tcp_brings_nothing_the_cut_answer_is_given() {
+    let plain = PlainServer::start(|seen, _| match seen.way {
+        Way::Udp => vec![answer_to(&seen.query).tc(true).a([192, 0, 2, 1], 60).build()],
+        Way::Tcp => Vec::new(),
+    });
+    let branch = Branch::new(&[&plain], "");
+    for number in 0..3 {
+        let answer = branch.ask(number, &format!("n{number}.corp.example"));
+        assert_eq!((inspect::rcode(&answer), inspect::a_records(&answer)), (0, vec![[192, 0, 2, 1]]));
+        assert!(inspect::flags(&answer) & 0x0200 != 0, "TC is not set");
+    }
+}
+
 #[test]
 fn a_lost_datagram_is_sent_again_before_the_client_would() {
     let lossy = |seen: &Seen, before| if before == 0 { Vec::new() } else { vec![default_answer(&seen.query)] };
