@@ -76,6 +76,8 @@ pub struct Session<S> {
     pub served: bool,
     /// Answers that came.
     answers: u64,
+    /// Messages that answered no query.
+    strays: u64,
     /// Whether it was sent nothing until it had stood idle for a while: its server may close it with every right.
     pub stood_ready: bool,
     made: Instant,
@@ -117,6 +119,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             goodbye: None,
             served: false,
             answers: 0,
+            strays: 0,
             stood_ready: false,
             made: now,
             tempo,
@@ -245,14 +248,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             let count = buffer.filled().len();
             self.inflow.filled(count);
             let now = Instant::now();
-            self.shared.last_received.set(Some(now));
-            self.shared.unheard.set(0);
-            self.shared.woken.set(false);
-            self.shared.suspected_at.set(None);
             self.last_activity = now;
             self.untold.received += count as u64;
+            let (answers, strays) = (self.answers, self.strays);
             if !self.deliver(now) {
                 return Poll::Ready(ended(End::Nonsense, "the server sent something that is no response"));
+            }
+            // messages that answer nothing are no sign that answers will come
+            if self.answers > answers || self.strays == strays {
+                self.shared.last_received.set(Some(now));
+                self.shared.unheard.set(0);
+                self.shared.woken.set(false);
+                self.shared.suspected_at.set(None);
             }
         }
         context.waker().wake_by_ref();
@@ -296,6 +303,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 }
                 Match::Stray => {
                     self.counters.upstream_strays.add(1);
+                    self.strays += 1;
                     log::debug!("upstream {}: dropped a message that answers no query", self.server.label());
                 }
                 Match::NoResponse => return false,

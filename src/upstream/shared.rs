@@ -40,7 +40,7 @@ pub struct Shared {
     pub authenticated: Cell<bool>,
     /// When its handshake was done.
     pub opened: Cell<Option<Instant>>,
-    /// When octets last came, if any did.
+    /// When octets last came that were not merely answers to no query, if any did.
     pub last_received: Cell<Option<Instant>>,
     /// Whether it was given up while somebody waited: those are asked for elsewhere.
     pub given_up: Cell<bool>,

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use testkit::message::MessageBuilder;
+use testkit::message::{MessageBuilder, answer_to};
 use testkit::{
     Act, DotServer, How, Identity, Opt, Pki, Proxy, Received, Stage, TcpClient, UdpClient, default_answer, inspect,
     message, query,
@@ -270,6 +270,17 @@ fn c080_r19_a_server_that_only_greets_is_skipped_and_used_again() {
     // the first silent connection may be the path's fault, the second is the server's
     let unknown = Duration::from_millis(2600);
     skipped_and_used_again(|first| first.set_script(silent), unknown, |first| first.set_script(default));
+}
+
+/// Nor does it help that it sends something, where that answers no query.
+#[test]
+fn c080_r19_a_server_that_sends_strays_alone_is_skipped_and_used_again() {
+    let unknown = Duration::from_millis(2600);
+    let strays = |received: &Received| {
+        let id = inspect::id(&received.message).wrapping_add(1);
+        vec![Act::Answer(answer_to(&query(id, &received.name, 1)).build())]
+    };
+    skipped_and_used_again(|first| first.set_script(strays), unknown, |first| first.set_script(default));
 }
 
 /// The statement's 20 seconds are three, and so is its deadline shortened. In this time 6,000 queries come, of which
