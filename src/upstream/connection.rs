@@ -35,6 +35,14 @@ pub enum Purpose {
     Ahead,
     /// For one query: the server gives one answer on each connection.
     One,
+    /// For one query that was on connections which ended, perhaps because of it: others shall not be lost with it.
+    Suspect,
+}
+
+impl Purpose {
+    fn takes_one(self) -> bool {
+        matches!(self, Purpose::One | Purpose::Suspect)
+    }
 }
 
 /// What a connection is made with.
@@ -72,7 +80,7 @@ impl Connection {
     /// authenticated.
     pub fn open(id: u64, order: Order, on_end: impl FnOnce(Farewell) + 'static) -> Connection {
         let shared: Rc<Shared> = Rc::default();
-        shared.takes_one.set(order.purpose == Purpose::One);
+        shared.takes_one.set(order.purpose.takes_one());
         let (limits, task) = (order.limits.clone(), shared.clone());
         tokio::task::spawn_local(async move {
             if let Some(farewell) = run(order, task).await {
@@ -322,8 +330,9 @@ async fn run(order: Order, shared: Rc<Shared>) -> Option<Farewell> {
     let farewell = Farewell { end: ended.end, idle: session.idle_time(Instant::now()) };
     let trouble = Trouble::Ended(ended.why);
     let blameless = session.served || session.stood_ready;
-    // why it was given up is known already
-    let unanswered = !session.in_flight.is_empty() && !blameless && !shared.given_up.get();
+    // why it was given up is known already; and a query that ends connections says nothing about its server
+    let tells = !blameless && !shared.given_up.get() && purpose != Purpose::Suspect;
+    let unanswered = !session.in_flight.is_empty() && tells;
     let lost: Vec<_> = session.in_flight.drain().filter(|waiter| !waiter.is_closed()).collect();
     if unanswered && server.is_doubtful() {
         // the probe of a doubtful server failed, whether or not somebody still waits for it

@@ -240,12 +240,12 @@ impl Inquiry<'_> {
     fn ask(&mut self, server: usize, now: Instant) {
         if !std::mem::replace(&mut self.probed, true) && self.asked.is_repeatable() {
             for doubtful in self.to_probe(server, now) {
-                let connection = self.means.places[doubtful].connection(now);
+                let connection = self.means.places[doubtful].connection(now, self.plan.is_suspect(doubtful));
                 self.plan.probed(doubtful, connection.id(), now);
                 self.put(doubtful, connection, now, false);
             }
         }
-        let connection = self.means.places[server].connection(now);
+        let connection = self.means.places[server].connection(now, self.plan.is_suspect(server));
         let tally = self.means.places[server].server().tally();
         let is_hedge = !self.plan.seeks_better() && !self.means.all_at_once && self.is_late(now);
         if self.plan.seeks_better() {

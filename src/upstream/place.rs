@@ -101,15 +101,17 @@ impl Place {
     }
 
     /// The connection for a query that is asked now: the present one, or a new one. At most one is being made at any time.
-    /// In plain DNS each query has one of its own.
-    pub fn connection(&self, now: Instant) -> Rc<Connection> {
+    /// In plain DNS each query has one of its own, and so has one that is a `suspect`: perhaps it ends connections.
+    pub fn connection(&self, now: Instant, suspect: bool) -> Rc<Connection> {
         self.last_query.set(Some(now));
         if self.server.is_plain() {
             let (id, order) = self.order(Purpose::One);
             return Rc::new(Connection::single(id, order));
         }
-        if self.server.gives_one_answer(now) {
-            let (id, order) = self.order(Purpose::One);
+        let alone =
+            if self.server.gives_one_answer(now) { Some(Purpose::One) } else { suspect.then_some(Purpose::Suspect) };
+        if let Some(purpose) = alone {
+            let (id, order) = self.order(purpose);
             return Rc::new(Connection::open(id, order, |_| ()));
         }
         if let Some(connection) = self.present() {

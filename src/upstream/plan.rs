@@ -19,6 +19,9 @@ pub const COPIES: u8 = 3;
 /// How often a query may be on a connection that had served and ends before it is served as well. That says nothing of the
 /// server's answer to it (RFC 7766 §6.2.4), and each such connection has answered somebody.
 const ENDS: u8 = 8;
+/// A query that was sent and lost so often may be what ends the connections: it goes over one of its own from then on, so that
+/// others are not lost with it.
+const SUSPICIOUS: u8 = 2;
 
 /// How often a query may wait in vain for a connection to one server. How often one is tried is not for one query to
 /// decide: rests after failures do, and one attempt is that of all queries.
@@ -94,6 +97,8 @@ struct Tally {
     copies: u8,
     faults: u8,
     ends: u8,
+    /// Those that were sent and lost, whoever's fault it was.
+    met: u8,
     tries: u8,
     /// When the last of the tries began.
     tried_at: Option<Instant>,
@@ -281,6 +286,11 @@ impl Plan {
             && tally.tries < TRIES
     }
 
+    /// Whether it may be this query that ends the connections to a server.
+    pub fn is_suspect(&self, server: usize) -> bool {
+        self.tally(server).met >= SUSPICIOUS
+    }
+
     fn asking_of(&self, server: usize) -> usize {
         self.asking.iter().filter(|asking| asking.server == server).count()
     }
@@ -341,6 +351,7 @@ impl Plan {
         }
         let repeatable = self.repeatable;
         let tally = self.tally_mut(server);
+        tally.met = tally.met.saturating_add(u8::from(sent));
         if blameless {
             tally.ends += 1;
         } else {

@@ -95,6 +95,16 @@ fn a_connection_that_merely_ends_is_made_anew_and_one_that_fails_is_not() {
 }
 
 #[test]
+fn a_query_that_was_sent_and_lost_twice_is_suspect_to_that_server() {
+    let mut course = Course::new(&[Idle, Idle], true);
+    for (connection, sent, suspect) in [(0, false, false), (1, true, false), (2, false, false), (3, true, true)] {
+        course.asked(0, connection, connection);
+        course.plan.lost(connection, sent, true);
+        assert_eq!((course.plan.is_suspect(0), course.plan.is_suspect(1)), (suspect, false), "{connection}");
+    }
+}
+
+#[test]
 fn no_server_gets_more_than_three_copies() {
     let mut course = Course::new(&[Idle], true);
     for connection in 0..3 {

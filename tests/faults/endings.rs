@@ -7,9 +7,9 @@ use testkit::{
     Act, DotServer, How, Journal, Pki, Proxy, Received, Stage, UdpClient, a_for, default_answer, inspect, query,
 };
 
-use super::stand::{Asked, ask_steadily, files_at_rest, open_connections, quickest, until};
+use super::stand::{Asked, LATEST, ask_steadily, files_at_rest, open_connections, quickest, until};
 use crate::conformance::bench::Bench;
-use crate::conformance::resolvers::{LONG, proxy_before, rcode_of};
+use crate::conformance::resolvers::{LONG, SERVFAIL, proxy_before, rcode_of};
 
 /// Asks, and demands the right answer.
 fn answered(proxy: &Proxy, client: &UdpClient, id: u16, name: &str) {
@@ -45,6 +45,31 @@ fn r05_first_query_after_idle_close() {
             });
         }
     });
+}
+
+/// A query for which the server ends the connection, each time, amid others that take a while: these are asked again, over
+/// connections that it is not on.
+#[test]
+fn r05_a_query_that_ends_connections_takes_no_other_along() {
+    const OTHERS: u16 = 40;
+    let script = |one: &Received| match one.name.as_str() {
+        "poison.test" => vec![Act::Rst],
+        _ => vec![Act::AnswerAfter(Duration::from_millis(100), default_answer(&one.message))],
+    };
+    let bench = Bench::with(|server| server.script(script), "");
+    let (client, poisoner) = (UdpClient::connect(bench.proxy.address()), UdpClient::connect(bench.proxy.address()));
+    // the usual connection, which has served
+    answered(&bench.proxy, &client, 0, "warm.test");
+    for id in 1..=OTHERS {
+        client.send(&query(id, &format!("n{id}.test"), 1));
+    }
+    assert_eq!(poisoner.ask(&query(1, "poison.test", 1)).map(|answer| inspect::rcode(&answer)), Some(SERVFAIL));
+    for _ in 1..=OTHERS {
+        let answer = client.recv(LATEST).expect("an answer");
+        assert_eq!(inspect::rcode(&answer), 0, "{}:\n{}", inspect::question_name(&answer), bench.proxy.log());
+    }
+    let copies = bench.server.with_journal(|journal| journal.messages_named("poison.test").len());
+    assert!((3..=6).contains(&copies), "{copies} copies:\n{}", bench.proxy.log());
 }
 
 /// How long the slowest of the queries takes that come while and after the present connection goes silent.
