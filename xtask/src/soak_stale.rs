@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use testkit::{MessageBuilder, Opt, inspect};
 
 use crate::soak_stand::{Stand, pause};
+use crate::soak_watch::MEMORY_LEEWAY;
 
 const NAMES: u64 = 1000;
 const RATE: u32 = 500;
@@ -114,7 +115,7 @@ pub(crate) fn answers(program: &Path, scale: f64) -> Result<String, String> {
     // the first to be asked for, at a rest of 30 s, find out that it is over
     drop(ask(&stand, Duration::from_secs(35))?);
     let after = ask(&stand, Duration::from_secs(10))?;
-    let held = stand.settled(start);
+    let held = stand.settled(start, MEMORY_LEEWAY);
     let in_ms = |time: Duration| time.as_secs_f64() * 1000.0;
     let text = format!(
         "before {} answers of {}; in the first {} s {} of {}, half within {:.2} ms, all within {:.0} ms; then {} of {}, {} of them stale, half within \

@@ -38,6 +38,7 @@ pub struct Stand {
     pub servers: Vec<Arc<Troubled>>,
     /// The program under test.
     pub proxy: Proxy,
+    program: PathBuf,
     watch: Watch,
     _pki: Pki,
 }
@@ -64,7 +65,7 @@ impl Stand {
         );
         let proxy = Proxy::builder(program).config(&config).start();
         let watch = Watch::start(proxy.pid());
-        Stand { servers, proxy, watch, _pki: pki }
+        Stand { servers, proxy, program: program.to_owned(), watch, _pki: pki }
     }
 
     /// A load on the program.
@@ -117,12 +118,30 @@ impl Stand {
         Held::by(self.proxy.pid())
     }
 
-    /// Waits until the program holds no more than at the start; tells what it holds, and held at most.
+    /// Connections to all servers that are open, as the program counts them.
+    ///
+    /// # Errors
+    /// It does not say.
+    pub fn open_connections(&self) -> Result<u64, String> {
+        let said = Command::new(&self.program)
+            .args(["status", "--json", "--socket"])
+            .arg(self.proxy.control_socket())
+            .output()
+            .map_err(|error| format!("asking for its status: {error}"))?;
+        let report: serde_json::Value =
+            serde_json::from_slice(&said.stdout).map_err(|error| format!("its status cannot be read: {error}"))?;
+        let servers = report["upstream"].as_array().ok_or("its status names no server")?;
+        let counts: Option<Vec<u64>> = servers.iter().map(|server| server["connections"].as_u64()).collect();
+        Ok(counts.ok_or("its status counts no connections")?.iter().sum())
+    }
+
+    /// Waits until the program holds no more than at the start, but for `leeway` percent of memory; tells what it holds, and
+    /// held at most.
     ///
     /// # Errors
     /// It holds more, or has ended.
-    pub fn settled(&self, start: Held) -> Result<String, String> {
-        let (held, most) = (self.watch.settled(start)?, self.watch.most());
+    pub fn settled(&self, start: Held, leeway: u64) -> Result<String, String> {
+        let (held, most) = (self.watch.settled(start, leeway)?, self.watch.most());
         Ok(format!("at the start {start}; at most {most}; at the end {held}"))
     }
 }
