@@ -14,7 +14,11 @@ const SHORT_OUTAGE: u32 = 14;
 /// A server whose machine refuses connections is most likely being restarted: for so long after the first refusal it is
 /// looked for often, since that costs two small packets, and then like any other.
 const RESTART: Duration = Duration::from_secs(5);
-/// The shortest pause before another look.
+/// The pause before another look is so many times what the refusal took: one nearby costs next to nothing.
+const LOOK_TIMES: u32 = 20;
+/// The shortest such pause, at a server on the same machine.
+const LOOK_NEARBY: Duration = Duration::from_millis(2);
+/// The longest, unless the refusal took more than half of it.
 const LOOK: Duration = Duration::from_millis(10);
 /// Connections that bring nothing within this time of each other are one event, seen by several workers.
 const ONE_EVENT: Duration = Duration::from_secs(1);
@@ -74,8 +78,10 @@ impl Health {
         let failures = if counts { self.failed(began, now, spread) } else { None };
         if let Some(rest) = self.rest.as_mut().filter(|_| is_restart) {
             self.last_failed = Some(now);
+            let took = now.saturating_duration_since(began);
+            let pause = (took * LOOK_TIMES).clamp(LOOK_NEARBY, LOOK).max(took * 2);
             // with the end of the rest it may be tried in any case: what comes of that must count
-            rest.probe_at = (now + (now.saturating_duration_since(began) * 2).max(LOOK)).min(rest.until);
+            rest.probe_at = (now + pause).min(rest.until);
         }
         failures
     }
@@ -214,6 +220,12 @@ mod tests {
         assert_eq!(health.refused(now, now + Duration::from_millis(80), 0), Some(1));
         let probe_at = health.rest(now).map(|rest| rest.probe_at);
         assert_eq!(probe_at, Some(now + Duration::from_millis(240)), "a distant server is looked for less often");
+        for (took, pause) in [(50, 2000), (200, 4000), (5000, 10_000)] {
+            let (mut health, refused_at) = (Health::default(), now + Duration::from_micros(took));
+            health.refused(now, refused_at, 0);
+            let probe_at = health.rest(now).map(|rest| rest.probe_at);
+            assert_eq!(probe_at, Some(refused_at + Duration::from_micros(pause)), "one nearby more often");
+        }
     }
 
     #[test]
