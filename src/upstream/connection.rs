@@ -268,8 +268,12 @@ async fn admitted(
 async fn run(order: Order, shared: Rc<Shared>) -> Option<Farewell> {
     let Order { server, limits, counters, tempo, purpose } = order;
     let began = Instant::now();
-    // such a server must be met as often as there are queries
-    let turn = if purpose == Purpose::One { server.free_turn() } else { server.turn().await };
+    let turn = match purpose {
+        Purpose::Queries | Purpose::Ahead => server.turn().await,
+        // such a server must be met as often as there are queries
+        Purpose::One => server.free_turn(),
+        Purpose::Suspect => server.side_turn().await,
+    };
     if server.failed_after(began) {
         end_queue(&shared, &Trouble::Connect("another attempt has just failed".to_owned()));
         return None;

@@ -16,6 +16,10 @@ use super::tally::End;
 use super::tempo::Tempo;
 use crate::metrics::Counters;
 
+/// Queries that are asked alone at the same time because they may be what ends connections. Where more of them were lost
+/// together it is hardly one of them, and to ask them together is quicker.
+const SUSPECTS: usize = 64;
+
 /// After a change of the network a connection is made anew if there was a query within this time.
 const OF_LATE: Duration = Duration::from_secs(120);
 
@@ -29,6 +33,8 @@ pub struct Place {
     last_query: Cell<Option<Instant>>,
     /// When a connection was last made for queries to come.
     last_kept: Cell<Option<Instant>>,
+    /// Held by each connection of a suspect query, and here.
+    suspects: Rc<()>,
     next_id: Rc<Cell<u64>>,
     counters: Arc<Counters>,
     this: Weak<Place>,
@@ -57,6 +63,7 @@ impl Place {
             tempo: Rc::default(),
             last_query: Cell::default(),
             last_kept: Cell::default(),
+            suspects: Rc::default(),
             next_id,
             counters,
             this: this.clone(),
@@ -108,11 +115,13 @@ impl Place {
             let (id, order) = self.order(Purpose::One);
             return Rc::new(Connection::single(id, order));
         }
-        let alone =
-            if self.server.gives_one_answer(now) { Some(Purpose::One) } else { suspect.then_some(Purpose::Suspect) };
-        if let Some(purpose) = alone {
-            let (id, order) = self.order(purpose);
+        if self.server.gives_one_answer(now) {
+            let (id, order) = self.order(Purpose::One);
             return Rc::new(Connection::open(id, order, |_| ()));
+        }
+        if suspect && Rc::strong_count(&self.suspects) <= SUSPECTS {
+            let ((id, order), counted) = (self.order(Purpose::Suspect), self.suspects.clone());
+            return Rc::new(Connection::open(id, order, move |_| drop(counted)));
         }
         if let Some(connection) = self.present() {
             return connection;

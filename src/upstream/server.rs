@@ -17,6 +17,9 @@ use super::tls::{Authenticity, Sources, TlsError, client_config, client_pair_of,
 use crate::config::settings::{Member, Server, ServerGroup, TlsTerms};
 use crate::pem_pair::{Moment, Pair};
 
+/// Connections to a server that may be made at the same time for queries that are suspect.
+const SIDE_TURNS: usize = 8;
+
 /// A server with its TLS configuration and its health.
 #[derive(Debug)]
 pub struct UpstreamServer {
@@ -39,6 +42,8 @@ pub struct UpstreamServer {
     departed: Notify,
     /// Held while a connection is made: one at a time, whoever asks.
     gate: Semaphore,
+    /// The same for connections of suspect queries, behind which nobody else shall wait.
+    side_gate: Semaphore,
 }
 
 /// What TLS with a server takes.
@@ -103,7 +108,7 @@ pub struct Failure {
 /// One connection to a server, from its first packet on, counted for as long as it is there.
 pub struct OpenConnection(Arc<UpstreamServer>);
 
-/// The right to make a connection to a server: nobody else has it at the same time.
+/// The right to make a connection to a server, which few have at the same time, and for most purposes nobody else.
 pub struct Turn<'a>(#[expect(dead_code, reason = "it is given back when it is dropped")] Option<SemaphorePermit<'a>>);
 
 impl Drop for OpenConnection {
@@ -178,7 +183,7 @@ impl UpstreamServer {
     fn with(settings: Server, tls: Option<Tls>) -> UpstreamServer {
         let (health, doubtful, last_failure, approach) = Default::default();
         let (lifetime, one_answer, tally, smoothed_us, open, departed) = Default::default();
-        let gate = Semaphore::new(1);
+        let (gate, side_gate) = (Semaphore::new(1), Semaphore::new(SIDE_TURNS));
         UpstreamServer {
             settings,
             tls,
@@ -193,6 +198,7 @@ impl UpstreamServer {
             open,
             departed,
             gate,
+            side_gate,
         }
     }
 
@@ -226,6 +232,12 @@ impl UpstreamServer {
     pub async fn turn(&self) -> Turn<'_> {
         // the gate is never closed, so that there is always a permit
         Turn(self.gate.acquire().await.ok())
+    }
+
+    /// Waits until few others make a connection for a query that is a suspect.
+    pub async fn side_turn(&self) -> Turn<'_> {
+        // nor is this one
+        Turn(self.side_gate.acquire().await.ok())
     }
 
     /// A turn beside that of others, for a server that takes a connection for each query.

@@ -72,6 +72,34 @@ fn r05_a_query_that_ends_connections_takes_no_other_along() {
     assert!((3..=6).contains(&copies), "{copies} copies:\n{}", bench.proxy.log());
 }
 
+/// Where hundreds are lost together, twice, that is hardly the doing of one of them: they are not all asked alone, one
+/// handshake after the other.
+#[test]
+fn r05_where_many_are_lost_together_most_are_asked_together_again() {
+    const QUERIES: u16 = 300;
+    let pki = Pki::new();
+    let server = DotServer::start(pki.server(&["upstream.test"]));
+    server.set_script(|one| if one.connection < 2 { vec![Act::Silence] } else { vec![Act::Default] });
+    let proxy = proxy_before(&[&server], pki.ca_file(), "second-try-after = \"3s\"");
+    let client = UdpClient::connect(proxy.address());
+    for id in 0..QUERIES {
+        client.send(&query(id, &format!("n{id}.test"), 1));
+    }
+    for connection in 0..2 {
+        let on_it = |journal: &Journal| journal.messages.iter().filter(|one| one.connection == connection).count();
+        assert!(server.wait_for(|journal| on_it(journal) == usize::from(QUERIES), LONG), "{}", proxy.log());
+        // what comes after that is slow to begin
+        server.set_stage(Stage::HandshakeDelay(Duration::from_millis(50 * connection as u64)));
+        server.close_all(How::Rst);
+    }
+    for _ in 0..QUERIES {
+        let answer = client.recv(LATEST).expect("an answer");
+        assert_eq!(inspect::rcode(&answer), 0, "{}:\n{}", inspect::question_name(&answer), proxy.log());
+    }
+    let accepted = server.with_journal(Journal::accepted);
+    assert!((3..=70).contains(&accepted), "{accepted} connections");
+}
+
 /// How long the slowest of the queries takes that come while and after the present connection goes silent.
 fn slowest_around_a_silence(bench: &Bench, round: usize) -> Duration {
     assert_eq!(rcode_of(&bench.proxy, &query(1, &format!("warm{round}.test"), 1)), 0);
