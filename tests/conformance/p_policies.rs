@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use testkit::{Act, DotServer, How, Pki, Proxy, Received, UdpClient, answer_to, default_answer, inspect, query};
+use testkit::{
+    Act, DotServer, How, Journal, Pki, Proxy, Received, UdpClient, answer_to, default_answer, inspect, query,
+};
 
 use super::resolvers::{LONG, proxy_before};
 use crate::life::control::report;
@@ -43,6 +45,14 @@ fn ask(proxy: &Proxy, prefix: &str, count: u16) -> Duration {
 
 fn messages(servers: &[DotServer]) -> Vec<usize> {
     servers.iter().map(|server| server.with_journal(|journal| journal.messages.len())).collect()
+}
+
+/// Whether each server gets so many messages with such names, and no more: a copy may come a moment after the answer to
+/// another one.
+fn each_gets(servers: &[DotServer], count: usize, counts: impl Fn(&str) -> bool) -> bool {
+    let got = |journal: &Journal| journal.messages.iter().filter(|message| counts(&message.name)).count();
+    servers.iter().all(|server| server.wait_for(|journal| got(journal) >= count, LONG))
+        && servers.iter().all(|server| server.with_journal(got) == count)
 }
 
 /// A total of all servers, once what connections have done is told, a few times a second.
@@ -95,12 +105,15 @@ fn in_parallel_all_are_asked_and_the_first_answer_counts() {
     });
     let proxy = before(&pki, &servers, "policy = \"parallel\"");
     assert!(ask(&proxy, "warm", 1) < Duration::from_millis(1000));
+    // a copy for which no connection stood ready is withdrawn once there is an answer: from now on there are connections
+    assert!(servers.iter().all(|server| server.wait_for(|journal| journal.established() == 1, LONG)));
     let quick = ask(&proxy, "n", 40);
     assert!(quick < Duration::from_millis(250), "{quick:?}\n{}", proxy.log());
     let lost = ask(&proxy, "lost", 4);
     assert!(lost >= Duration::from_millis(300) && lost < Duration::from_millis(700), "{lost:?}\n{}", proxy.log());
-    assert_eq!(messages(&servers), [45, 45, 45]);
-    assert_eq!(total(&proxy, "queries", |sum| sum >= 135), 135);
+    assert!(each_gets(&servers, 44, |name| !name.starts_with("warm")), "{:?}", messages(&servers));
+    let sent = messages(&servers).iter().sum::<usize>() as u64;
+    assert_eq!(total(&proxy, "queries", |sum| sum >= sent), sent);
     assert_eq!((total(&proxy, "hedges", |_| true), total(&proxy, "second_opinions", |_| true)), (0, 0));
 }
 
@@ -116,7 +129,7 @@ fn in_parallel_a_failure_waits_for_who_can_answer() {
     servers[2].set_script(|received| vec![Act::Answer(answer_to(&received.message).rcode(2).build())]);
     let answer = UdpClient::connect(proxy.address()).ask(&query(7, "nobody.test", 1)).expect("an answer");
     assert_ne!(inspect::rcode(&answer), 0);
-    assert_eq!(messages(&servers), [6, 6, 6]);
+    assert!(each_gets(&servers, 6, |_| true), "{:?}", messages(&servers));
 }
 
 #[test]
