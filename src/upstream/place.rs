@@ -108,7 +108,8 @@ impl Place {
     }
 
     /// The connection for a query that is asked now: the present one, or a new one. At most one is being made at any time.
-    /// In plain DNS each query has one of its own, and so has one that is a `suspect`: perhaps it ends connections.
+    /// In plain DNS each query has one of its own, and so has one that is a `suspect`, unless many are:
+    /// perhaps it ends connections.
     pub fn connection(&self, now: Instant, suspect: bool) -> Rc<Connection> {
         self.last_query.set(Some(now));
         if self.server.is_plain() {

@@ -97,8 +97,8 @@ struct Tally {
     copies: u8,
     faults: u8,
     ends: u8,
-    /// Those that were sent and lost, whoever's fault it was.
-    met: u8,
+    /// Copies that were sent and lost, whoever's fault it was.
+    lost: u8,
     tries: u8,
     /// When the last of the tries began.
     tried_at: Option<Instant>,
@@ -288,7 +288,7 @@ impl Plan {
 
     /// Whether it may be this query that ends the connections to a server.
     pub fn is_suspect(&self, server: usize) -> bool {
-        self.tally(server).met >= SUSPICIOUS
+        self.tally(server).lost >= SUSPICIOUS
     }
 
     fn asking_of(&self, server: usize) -> usize {
@@ -351,7 +351,7 @@ impl Plan {
         }
         let repeatable = self.repeatable;
         let tally = self.tally_mut(server);
-        tally.met = tally.met.saturating_add(u8::from(sent));
+        tally.lost = tally.lost.saturating_add(u8::from(sent));
         if blameless {
             tally.ends += 1;
         } else {
