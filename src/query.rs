@@ -14,6 +14,7 @@
 //! [`Path::receive`] does not wait; what must be asked is a future in the task of its client's socket or stream.
 
 use std::cell::{Cell, RefCell};
+use std::future::Future;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -370,20 +371,27 @@ impl Path {
         Pending { asked, original, passage, deadline, way, group, errand: None, reserve: None, active }
     }
 
-    /// Asks, and gives the reply that the client gets: the answer, or SERVFAIL with the reason.
-    pub async fn relay(self: &Rc<Self>, mut pending: Pending) -> Vec<u8> {
-        self.await_servers(&mut pending).await;
-        let answer = match &pending.way {
-            Way::Shared if pending.reserve.is_some() => return Box::pin(self.relay_or_stale(pending)).await,
-            Way::Shared => self.ask(&pending).await,
-            Way::Alone => self.ask_alone(&pending, true).await.map(|(_, answer)| ReadMessage::new(answer)),
-            Way::Transfer(transfer) => match self.ask_alone(&pending, false).await {
-                // a transfer over UDP is one message or none (RFC 1995 §2)
-                Ok((_, answer)) if !is_whole(transfer.clone(), &answer) => return self.truncated(&pending),
-                result => result.map(|(_, answer)| ReadMessage::new(answer)),
-            },
-        };
-        self.reply_to(&pending, answer)
+    /// Asks, and gives the reply that the client gets: the answer, or SERVFAIL with the reason. There is one such future for
+    /// each query on its way, so it holds what it is made from once, and of what is rare no more than where it is.
+    #[expect(clippy::manual_async_fn, reason = "the future of an async fn holds each argument twice")]
+    pub fn relay(self: Rc<Self>, mut pending: Pending) -> impl Future<Output = Vec<u8>> {
+        async move {
+            self.await_servers(&mut pending).await;
+            let answer = match &pending.way {
+                Way::Shared if pending.reserve.is_some() => return Box::pin(self.relay_or_stale(pending)).await,
+                Way::Shared => self.ask(&pending).await,
+                Way::Alone => {
+                    let answer = Box::pin(self.ask_alone(&pending, true)).await;
+                    answer.map(|(_, answer)| ReadMessage::new(answer))
+                }
+                Way::Transfer(transfer) => match Box::pin(self.ask_alone(&pending, false)).await {
+                    // a transfer over UDP is one message or none (RFC 1995 §2)
+                    Ok((_, answer)) if !is_whole(transfer.clone(), &answer) => return self.truncated(&pending),
+                    result => result.map(|(_, answer)| ReadMessage::new(answer)),
+                },
+            };
+            self.reply_to(&pending, answer)
+        }
     }
 
     /// The reply that the client gets for what the group said.
@@ -405,27 +413,26 @@ impl Path {
 
     /// Asks the group, or waits for the answer to the same question that somebody else has asked already.
     async fn ask(&self, pending: &Pending) -> Result<ReadMessage, Failure> {
-        let ask = || pending.group.ask(pending.asked.clone(), pending.deadline);
-        let Some(errand) = &pending.errand else { return ask().await };
-        loop {
-            match errand.turn() {
-                Turn::First(first) => {
-                    let result = ask().await;
-                    errand.learn(&result, &pending.passage);
-                    first.tell(|| result.as_ref().map(|answer| answer.bytes().into()).map_err(Failure::clone));
-                    return result;
-                }
-                Turn::Behind(told) => {
-                    self.counters.joined.add(1);
-                    match tokio::time::timeout_at(pending.deadline.into(), told).await {
-                        Ok(Ok(result)) => return result.map(|answer| ReadMessage::new(answer.to_vec())),
-                        // whoever asked is gone: it is another one's turn, perhaps ours
-                        Ok(Err(_)) => {}
-                        Err(_) => return Err(Failure::default()),
-                    }
-                }
+        let first = loop {
+            let Some(errand) = &pending.errand else { break None };
+            let told = match errand.turn() {
+                Turn::First(first) => break Some((errand, first)),
+                Turn::Behind(told) => told,
+            };
+            self.counters.joined.add(1);
+            match tokio::time::timeout_at(pending.deadline.into(), told).await {
+                Ok(Ok(result)) => return result.map(|answer| ReadMessage::new(answer.to_vec())),
+                // whoever asked is gone: it is another one's turn, perhaps ours
+                Ok(Err(_)) => {}
+                Err(_) => return Err(Failure::default()),
             }
+        };
+        let result = pending.group.ask(pending.asked.clone(), pending.deadline).await;
+        if let Some((errand, first)) = first {
+            errand.learn(&result, &pending.passage);
+            first.tell(|| result.as_ref().map(|answer| answer.bytes().into()).map_err(Failure::clone));
         }
+        result
     }
 
     /// Asks for what is in the memory already; nobody waits for it.

@@ -57,3 +57,14 @@ fn an_answer_from_memory_allocates_nothing() {
         assert_eq!((measured.count_total, path.counters().cache_hits.get()), (0, 1001), "with EDNS: {edns}");
     }
 }
+
+#[test]
+fn a_query_on_its_way_is_small() {
+    let path = bare_path(1 << 20);
+    let Verdict::Relay(pending) = path.receive(&question(true), CLIENT, Link::Datagram { limit: 1232 }) else {
+        panic!("it must be asked")
+    };
+    // hundreds wait at the same time, and what they take passes through the processor's cache twice
+    let size = size_of_val(&path.relay(pending));
+    assert!(size <= 768, "{size} octets");
+}

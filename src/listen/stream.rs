@@ -209,11 +209,6 @@ async fn greet(stream: TcpStream, client: IpAddr, seat: Seat, desk: Rc<Desk>, ha
     }
 }
 
-/// Asks, for one client.
-async fn ask(path: Rc<Path>, pending: Pending) -> Vec<u8> {
-    path.relay(pending).await
-}
-
 /// Serves one client's connection until it ends.
 async fn converse<S>(stream: S, client: IpAddr, seat: Seat, desk: Rc<Desk>, hall: Rc<Hall>, encrypted: bool)
 where
@@ -235,7 +230,7 @@ where
         last_progress: now,
         timer: Box::pin(tokio::time::sleep(hall.limits.get().idle)),
         crowd: Crowd::new(PLACES),
-        ask,
+        ask: Path::relay,
         desk: desk.clone(),
         hall: hall.clone(),
     };

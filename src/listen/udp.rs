@@ -44,11 +44,6 @@ struct Origin {
     identity: u64,
 }
 
-/// Asks, for one client.
-async fn ask(path: Rc<Path>, pending: Pending) -> Vec<u8> {
-    path.relay(pending).await
-}
-
 /// Serves one socket until `stop` says so; what has been received by then is still answered.
 pub async fn serve(listener: UdpListener, path: Rc<Path>, mut stop: watch::Receiver<bool>) {
     let mut service = Service {
@@ -59,7 +54,7 @@ pub async fn serve(listener: UdpListener, path: Rc<Path>, mut stop: watch::Recei
         outbox: Outbox::default(),
         desk: Desk { path, outgoing: Vec::new(), pending: HashSet::default(), hashes: RandomState::new() },
         crowd: Crowd::new(PLACES),
-        ask,
+        ask: Path::relay,
         stopped: false,
     };
     // an error means that the main thread is gone, and so is the service

@@ -146,16 +146,16 @@ impl Group {
         }
         if let Some(told) = self.recall(&asked) {
             // rare, and too large to be carried by every query
-            return Box::pin(self.ask_again(asked, *told, deadline)).await;
+            return Box::pin(self.ask_again(asked, told, deadline)).await;
         }
         self.inquire(asked, deadline).await
     }
 
     /// Why no server would answer this question of late.
-    fn recall(&self, asked: &Asked) -> Option<Box<Failure>> {
+    fn recall(&self, asked: &Asked) -> Option<Failure> {
         let question = asked.question().filter(|_| asked.is_repeatable())?;
         let outage = self.outage.borrow();
-        if outage.is_empty() { None } else { outage.recall(question, Instant::now()).map(Box::new) }
+        if outage.is_empty() { None } else { outage.recall(question, Instant::now()) }
     }
 
     /// A question that no server would answer of late: it is asked again twice a second, however often it is repeated.
@@ -189,7 +189,6 @@ impl Group {
     }
 
     async fn inquire(&self, asked: Rc<Asked>, deadline: Instant) -> Result<ReadMessage, Failure> {
-        let began = Instant::now();
         let mut allowance = self.allowance.get();
         allowance.earn(self.conduct.hedge_percent);
         self.allowance.set(allowance);
@@ -214,8 +213,11 @@ impl Group {
                 }
             }
             (Err(failure), Some(question)) if failure.is_outage() => {
-                self.out_at.set(Some(Instant::now()));
-                self.outage.borrow_mut().failed(question, failure.clone(), began, Instant::now());
+                let now = Instant::now();
+                // every query has as long as this
+                let began = deadline.checked_sub(self.conduct.limits.deadline).unwrap_or(now);
+                self.out_at.set(Some(now));
+                self.outage.borrow_mut().failed(question, failure.clone(), began, now);
             }
             _ => {}
         }

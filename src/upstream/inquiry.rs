@@ -59,35 +59,37 @@ pub struct Means<'a> {
 pub struct Failure {
     sent: bool,
     heard: bool,
-    last: Option<(String, Trouble)>,
+    /// In a box of its own, as each query on its way has room for a failure.
+    last: Option<Box<(String, Trouble)>>,
     /// Why there is nobody to ask.
-    vacant: Option<String>,
+    vacant: Option<Box<str>>,
 }
 
 impl Failure {
     /// There is nobody to ask.
     pub fn vacant(why: &str) -> Failure {
-        Failure { vacant: Some(why.to_owned()), ..Failure::default() }
+        Failure { vacant: Some(why.into()), ..Failure::default() }
     }
 
     /// Takes note of what went wrong at a server. `sent`: it may have the query.
     pub fn note(&mut self, label: &str, sent: bool, trouble: Trouble) {
         self.sent |= sent;
-        self.last = Some((label.to_owned(), trouble));
+        self.last = Some(Box::new((label.to_owned(), trouble)));
     }
 
     /// Whether it is an outage: not one server was heard, and that not for the number of queries.
     pub fn is_outage(&self) -> bool {
-        !self.heard && !matches!(self.last, Some((_, Trouble::QueueFull | Trouble::TooMany)))
+        let last = self.last.as_deref();
+        !self.heard && !matches!(last, Some((_, Trouble::QueueFull | Trouble::TooMany)))
     }
 
     /// As the client is told (RFC 8914 §4.23, §4.24).
     pub fn extended_error(&self) -> ExtendedError {
         let code = if self.sent { ExtendedError::NO_REACHABLE_AUTHORITY } else { ExtendedError::NETWORK_ERROR };
         if let Some(why) = &self.vacant {
-            return ExtendedError::new(code, why.clone());
+            return ExtendedError::new(code, why.to_string());
         }
-        match &self.last {
+        match self.last.as_deref() {
             Some((label, trouble)) => ExtendedError::new(code, format!("{label}: {trouble}")),
             None => ExtendedError::new(code, "no upstream server answered in time"),
         }
@@ -113,7 +115,7 @@ struct Inquiry<'a> {
     attempts: SmallVec<[Attempt; 1]>,
     failure: Failure,
     /// An answer that another server may better.
-    fallback: Option<ReadMessage>,
+    fallback: Option<Box<ReadMessage>>,
     probed: bool,
     alarm: Alarm,
 }
@@ -138,6 +140,8 @@ pub fn inquire(
 impl Inquiry<'_> {
     /// One turn: takes in what became of attempts, and does what the plan says, until there is something to wait for.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<ReadMessage, Failure>> {
+        // a turn takes no time that matters, and most end before they need to know it
+        let mut looked = None;
         loop {
             if let Some((index, outcome)) = self.first_outcome(context) {
                 match self.take(index, outcome) {
@@ -145,7 +149,7 @@ impl Inquiry<'_> {
                     None => continue,
                 }
             }
-            let now = Instant::now();
+            let now = *looked.get_or_insert_with(Instant::now);
             self.retire_silent(now);
             match self.next(now) {
                 Step::GiveUp => return Poll::Ready(self.give_up(now)),
@@ -155,6 +159,7 @@ impl Inquiry<'_> {
                         self.means.waits_for_rest.set(true);
                     }
                     ready!(self.alarm.poll(until, now, context));
+                    looked = None;
                 }
             }
         }
@@ -292,7 +297,7 @@ impl Inquiry<'_> {
                     && self.means.places.len() > 1
                     && self.plan.unsatisfied(attempt.connection.id(), Instant::now())
                 {
-                    self.fallback.get_or_insert(answer);
+                    self.fallback.get_or_insert_with(|| Box::new(answer));
                     return None;
                 }
                 if attempt.hedge {
@@ -303,7 +308,7 @@ impl Inquiry<'_> {
                 }
                 match self.fallback.take() {
                     // two who cannot say: the one that was asked first
-                    Some(fallback) if is_worth_a_second_opinion(answer.bytes()) => Some(fallback),
+                    Some(fallback) if is_worth_a_second_opinion(answer.bytes()) => Some(*fallback),
                     _ => Some(answer),
                 }
             }
@@ -318,7 +323,7 @@ impl Inquiry<'_> {
     fn give_up(&mut self, now: Instant) -> Result<ReadMessage, Failure> {
         self.count_timeouts(now);
         if let Some(fallback) = self.fallback.take() {
-            return Ok(fallback);
+            return Ok(*fallback);
         }
         // a connection that has been retired since may still have taken the query to its server
         self.failure.heard |=
