@@ -44,6 +44,7 @@ pub mod upstream {
     pub mod alarms;
     pub mod allowance;
     pub mod approach;
+    pub mod awaited;
     pub mod connection;
     pub mod establish;
     pub mod finder;

@@ -13,6 +13,7 @@ use crate::dns::crossing::{ForAll, Link, Passage, Switches};
 use crate::dns::edit::{ExtendedError, option, with_extended_error};
 use crate::dns::message::{Message, ReadMessage, rcode};
 use crate::dns::reuse::{self, Key, KeyRoom};
+use crate::spares;
 use crate::upstream::inquiry::Failure;
 
 /// How long a fresh answer is waited for where there is a stale one (RFC 8767 §5).
@@ -102,22 +103,18 @@ impl Memory {
         Some(self.shared.answers.address(key))
     }
 
-    /// What there is for a query. `is_out`: none of its resolvers could be reached of late. `spare` is used for the reply.
+    /// What there is for a query. `is_out`: none of its resolvers could be reached of late.
     #[inline]
-    pub fn recall(
-        &self,
-        address: Address<'_>,
-        query: &Message<'_>,
-        link: Link,
-        is_out: bool,
-        mut spare: Vec<u8>,
-    ) -> Recalled {
+    pub fn recall(&self, address: Address<'_>, query: &Message<'_>, link: Link, is_out: bool) -> Recalled {
         let Some(question) = query.question() else { return Recalled::Unknown };
-        let asked = (query.id(), &question);
+        let (asked, mut spare) = ((query.id(), &question), spares::take());
         let found = self.shared.answers.recall(address, asked, &self.usage, is_out, now, &mut spare);
         let passage = || Passage::new(query, self.switches, link);
         match found {
-            Recall::Unknown => Recalled::Unknown,
+            Recall::Unknown => {
+                spares::give(spare);
+                Recalled::Unknown
+            }
             Recall::Usable { stale: false, refresh } => {
                 Recalled::Reply { bytes: passage().out_of_memory(spare, query), stale: false, refresh }
             }

@@ -36,7 +36,6 @@ use crate::dns::suffix::Suffixes;
 use crate::dns::transfer::{Progress, Transfer};
 use crate::memory::{Errand, Memory, Recalled, STALE_AFTER, is_better_than_stale};
 use crate::metrics::Counters;
-use crate::spares::Spares;
 use crate::upstream::group::Group;
 use crate::upstream::inflight::Asked;
 use crate::upstream::inquiry::Failure;
@@ -210,7 +209,6 @@ pub struct Path {
     counters: Arc<Counters>,
     active: Rc<Cell<usize>>,
     alone: Rc<Cell<usize>>,
-    spares: Spares,
     /// Rings when there are other rules.
     renewed: Notify,
 }
@@ -227,13 +225,8 @@ fn readable(bytes: &[u8]) -> Option<Message<'_>> {
 impl Path {
     /// The path that these rules make.
     pub fn new(rules: Rules, counters: Arc<Counters>) -> Path {
-        let (active, alone, spares, renewed) = Default::default();
-        Path { rules: RefCell::new(Rc::new(rules)), counters, active, alone, spares, renewed }
-    }
-
-    /// Takes back what a reply was written in, once it has been sent.
-    pub fn take_back(&self, reply: Vec<u8>) {
-        self.spares.give(reply);
+        let (active, alone, renewed) = Default::default();
+        Path { rules: RefCell::new(Rc::new(rules)), counters, active, alone, renewed }
     }
 
     /// Other rules from now on; queries on their way go on under those they came under.
@@ -287,7 +280,7 @@ impl Path {
         let (mut room, is_shared) = (KeyRoom::default(), matches!(way, Way::Shared));
         let address = if is_shared { rules.memory.address(&query, link, &mut room) } else { None };
         let recalled = match address {
-            Some(address) => rules.memory.recall(address, &query, link, group.is_out(), self.spares.take()),
+            Some(address) => rules.memory.recall(address, &query, link, group.is_out()),
             None => Recalled::Unknown,
         };
         let (reply, reserve) = match recalled {
@@ -367,7 +360,7 @@ impl Path {
         way: Way,
     ) -> Pending {
         let (deadline, group) = (Instant::now() + rules.deadline, group.clone());
-        let (asked, active) = (Rc::new(asked), Some(Active::new(&self.active)));
+        let (asked, active) = (asked.shared(), Some(Active::new(&self.active)));
         Pending { asked, original, passage, deadline, way, group, errand: None, reserve: None, active }
     }
 
@@ -390,7 +383,9 @@ impl Path {
                     result => result.map(|(_, answer)| ReadMessage::new(answer)),
                 },
             };
-            self.reply_to(&pending, answer)
+            let reply = self.reply_to(&pending, answer);
+            pending.asked.done();
+            reply
         }
     }
 

@@ -8,6 +8,7 @@ use crate::bare_path_tests::bare_path;
 use crate::dns::crossing::{Link, Passage, Switches};
 use crate::dns::message::{Message, ReadMessage};
 use crate::dns::reuse::KeyRoom;
+use crate::spares;
 
 const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
@@ -43,7 +44,7 @@ fn an_answer_from_memory_allocates_nothing() {
         let hit = || match path.receive(&asked, CLIENT, link) {
             Verdict::Reply(reply) => {
                 assert_eq!(reply.get(26..38), answer(edns).get(26..38));
-                path.take_back(reply);
+                spares::give(reply);
             }
             _ => panic!("not in memory"),
         };
@@ -51,7 +52,7 @@ fn an_answer_from_memory_allocates_nothing() {
         let measured = allocation_counter::measure(|| {
             for _ in 0..1000 {
                 let Verdict::Reply(reply) = path.receive(&asked, CLIENT, link) else { panic!("not in memory") };
-                path.take_back(reply);
+                spares::give(reply);
             }
         });
         assert_eq!((measured.count_total, path.counters().cache_hits.get()), (0, 1001), "with EDNS: {edns}");

@@ -1,27 +1,27 @@
-//! Replies that have been sent, whose memory the next ones are written in: an answer from memory allocates nothing.
+//! Memory of messages that have been sent, in which the next ones of this thread are written: an answer from memory
+//! allocates nothing, and one from a resolver hardly anything.
 
 use std::cell::RefCell;
 
-/// How many are kept, and how large one may be: a batch of answers of the usual size.
+/// How many are kept, and how large one may be: two batches of answers of the usual size.
 const MOST: usize = 128;
 const LARGEST: usize = 2048;
 
-/// Memory of replies that have been sent.
-#[derive(Default)]
-pub struct Spares(RefCell<Vec<Vec<u8>>>);
+thread_local! {
+    static KEPT: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
 
-impl Spares {
-    /// Takes back what a reply was written in.
-    pub fn give(&self, mut reply: Vec<u8>) {
-        let mut kept = self.0.borrow_mut();
-        if kept.len() < MOST && reply.capacity() <= LARGEST {
-            reply.clear();
-            kept.push(reply);
+/// Takes back what a message was written in.
+pub fn give(mut message: Vec<u8>) {
+    KEPT.with_borrow_mut(|kept| {
+        if kept.len() < MOST && message.capacity() <= LARGEST {
+            message.clear();
+            kept.push(message);
         }
-    }
+    });
+}
 
-    /// What the next reply can be written in.
-    pub fn take(&self) -> Vec<u8> {
-        self.0.borrow_mut().pop().unwrap_or_default()
-    }
+/// What the next message can be written in; it holds nothing.
+pub fn take() -> Vec<u8> {
+    KEPT.with_borrow_mut(|kept| kept.pop().unwrap_or_default())
 }

@@ -328,9 +328,10 @@ impl ReadMessage {
         ReadMessage { bytes, form }
     }
 
-    /// A copy of a message that `view` is of, if it could be read.
-    pub fn copied(bytes: &[u8], view: Option<&Message<'_>>) -> ReadMessage {
-        ReadMessage { bytes: bytes.to_vec(), form: view.map(|view| view.form) }
+    /// A copy of a message that `view` is of, if it could be read, written in `room`, which holds nothing.
+    pub fn copied(bytes: &[u8], view: Option<&Message<'_>>, mut room: Vec<u8>) -> ReadMessage {
+        room.extend_from_slice(bytes);
+        ReadMessage { bytes: room, form: view.map(|view| view.form) }
     }
 
     /// The view of it; nothing if it could not be read.

@@ -8,6 +8,7 @@ use tokio::sync::Notify;
 
 use crate::bell::Bell;
 use crate::dns::framing::put;
+use crate::spares;
 
 /// The desk of one connection.
 pub struct Desk {
@@ -85,7 +86,7 @@ impl Desk {
     }
 
     /// A query that was under way has its answer, if there is one.
-    pub fn answered(&self, answer: Option<&[u8]>) {
+    pub fn answered(&self, answer: Option<Vec<u8>>) {
         answer.into_iter().for_each(|answer| self.reply(answer));
         self.in_flight.set(self.in_flight.get() - 1);
     }
@@ -97,12 +98,13 @@ impl Desk {
     }
 
     /// Takes an answer.
-    pub fn reply(&self, answer: &[u8]) {
-        put(&mut self.outgoing.borrow_mut(), answer);
+    pub fn reply(&self, answer: Vec<u8>) {
+        put(&mut self.outgoing.borrow_mut(), &answer);
+        spares::give(answer);
     }
 
     /// Takes one message of many, when the client has read enough of those before. Returns whether there still is a client.
-    pub async fn hand_in_when_read(&self, answer: &[u8]) -> bool {
+    pub async fn hand_in_when_read(&self, answer: Vec<u8>) -> bool {
         while self.unwritten() >= self.unread_limit.get() && !self.is_broken.get() {
             self.room.notified().await;
         }

@@ -280,7 +280,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, F: Future<Output = Vec<u8>>> Conversatio
             self.reading = false;
         }
         // before reading: what is answered makes room for what is read
-        self.crowd.poll(context, |((), answer)| self.desk.answered(answer.as_deref()));
+        self.crowd.poll(context, |((), answer)| self.desk.answered(answer));
         if let Poll::Ready(Err(error)) = self.read(context) {
             return Poll::Ready(Err(error));
         }
@@ -370,17 +370,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin, F: Future<Output = Vec<u8>>> Conversatio
             let (desk, path) = (self.desk.clone(), self.hall.path.clone());
             match path.receive(message, self.client, link) {
                 Verdict::Silence => self.reading = false,
-                Verdict::Reply(answer) => self.desk.reply(&answer),
+                Verdict::Reply(answer) => self.desk.reply(answer),
                 Verdict::Relay(pending) => {
                     desk.began();
                     let done = self.crowd.begin((), (self.ask)(path, pending));
-                    done.into_iter().for_each(|((), answer)| desk.answered(answer.as_deref()));
+                    done.into_iter().for_each(|((), answer)| desk.answered(answer));
                 }
                 Verdict::Transfer(pending) => {
                     desk.began();
                     spawn_local(async move {
                         let send =
-                            async |answer: Vec<u8>| desk.hand_in_when_read(&answer).await.then_some(()).ok_or(Gone);
+                            async |answer: Vec<u8>| desk.hand_in_when_read(answer).await.then_some(()).ok_or(Gone);
                         tokio::select! {
                             // a transfer that ends too early must not look whole
                             result = path.transfer(pending, send) => if result.is_err() { desk.break_off() },

@@ -24,6 +24,7 @@ use crate::hashed::BuildAsGiven;
 use crate::pace::{self, time_spent};
 use crate::query::{Path, Pending, Verdict};
 use crate::sockets::UdpListener;
+use crate::spares;
 
 /// Answers that wait for the socket. One turn of a busy resolver's connection may bring thousands; what is more than
 /// this is given up.
@@ -191,7 +192,7 @@ impl<F: Future<Output = Vec<u8>>> Service<F> {
             path.counters().unsent_answers.add(1);
             done += 1;
         }
-        outgoing.drain(..done).for_each(|answer| path.take_back(answer.bytes));
+        outgoing.drain(..done).for_each(|answer| spares::give(answer.bytes));
     }
 }
 

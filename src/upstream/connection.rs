@@ -8,8 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::oneshot;
-
+use super::awaited::{Awaited, Teller, pair};
 use super::establish::establish;
 use super::inflight::{Asked, Ids};
 use super::outcome::{Limits, Outcome, Trouble};
@@ -184,7 +183,7 @@ impl Connection {
     ///
     /// # Errors
     /// If the connection takes no more.
-    pub fn ask(&self, asked: Rc<Asked>) -> Result<oneshot::Receiver<Outcome>, Trouble> {
+    pub fn ask(&self, asked: Rc<Asked>) -> Result<Awaited<Outcome>, Trouble> {
         let mut queue = self.shared.queue.borrow_mut();
         if self.phase() == Phase::Closing {
             return Err(Trouble::Ended("closing".to_owned()));
@@ -192,12 +191,12 @@ impl Connection {
         let limit = self.limits.get().queue;
         if queue.len() >= limit {
             // those who gave up make room
-            queue.retain(|job| !job.waiter.is_closed());
+            queue.retain(|job| job.waiter.is_awaited());
             if queue.len() >= limit {
                 return Err(Trouble::QueueFull);
             }
         }
-        let (waiter, outcome) = oneshot::channel();
+        let (waiter, outcome) = pair();
         queue.push_back(Job { asked, waiter });
         drop(queue);
         self.shared.bell.ring();
@@ -211,12 +210,12 @@ impl Connection {
     }
 }
 
-async fn run_single(order: Order, mut job: Job) {
+async fn run_single(order: Order, job: Job) {
     let Order { server, limits, counters, tempo, .. } = order;
     let Some(_open) = server.admit(EXCHANGES) else {
         let trouble = Trouble::QueueFull;
         // a waiter that is gone needs no telling
-        drop(job.waiter.send(Outcome::Lost { sent: false, blameless: false, trouble }));
+        job.waiter.tell(Outcome::Lost { sent: false, blameless: false, trouble });
         return;
     };
     counters.upstream_queries.add(1);
@@ -224,7 +223,7 @@ async fn run_single(order: Order, mut job: Job) {
     let outcome = tokio::select! {
         outcome = exchange(&server, job.asked.clone(), limits.connect, began + limits.deadline) => outcome,
         // a server that failed is waited for although nobody else waits: its answer is news
-        () = job.waiter.closed(), if !server.is_doubtful() => return,
+        () = job.waiter.forsaken(), if !server.is_doubtful() => return,
     };
     if matches!(outcome, Outcome::Answer(_)) {
         counters.upstream_answers.add(1);
@@ -232,12 +231,12 @@ async fn run_single(order: Order, mut job: Job) {
         measured.observe(began.elapsed(), Instant::now());
         tempo.set(measured);
     }
-    counters.unsent_answers.add(u64::from(job.waiter.send(outcome).is_err()));
+    counters.unsent_answers.add(u64::from(!job.waiter.tell(outcome)));
 }
 
 /// Whether somebody waits for a connection that has not been made.
 fn is_wanted(shared: &Shared, purpose: Purpose) -> bool {
-    let is_awaited = || shared.queue.borrow().iter().any(|job| !job.waiter.is_closed());
+    let is_awaited = || shared.queue.borrow().iter().any(|job| job.waiter.is_awaited());
     shared.phase.get() != Phase::Closing && (purpose == Purpose::Ahead || is_awaited())
 }
 
@@ -337,7 +336,7 @@ async fn run(order: Order, shared: Rc<Shared>) -> Option<Farewell> {
     // why it was given up is known already; and a query that ends connections says nothing about its server
     let tells = !blameless && !shared.given_up.get() && purpose != Purpose::Suspect;
     let unanswered = !session.in_flight.is_empty() && tells;
-    let lost: Vec<_> = session.in_flight.drain().filter(|waiter| !waiter.is_closed()).collect();
+    let lost: Vec<_> = session.in_flight.drain().filter(Teller::is_awaited).collect();
     if unanswered && server.is_doubtful() {
         // the probe of a doubtful server failed, whether or not somebody still waits for it
         server.failed(Instant::now(), spread, &trouble);
@@ -347,7 +346,7 @@ async fn run(order: Order, shared: Rc<Shared>) -> Option<Farewell> {
     for waiter in lost {
         counters.upstream_lost.add(1);
         // a waiter that is gone needs no telling
-        drop(waiter.send(Outcome::Lost { sent: true, blameless, trouble: trouble.clone() }));
+        waiter.tell(Outcome::Lost { sent: true, blameless, trouble: trouble.clone() });
     }
     end_queue(&shared, &trouble);
     Some(farewell)

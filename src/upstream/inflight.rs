@@ -3,6 +3,7 @@
 //! An ID belongs to its query until the resolver answers it or the connection dies, also when nobody waits any more:
 //! only so can a late answer never reach another query.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Instant;
@@ -14,6 +15,13 @@ use crate::hashed::BuildAsGiven;
 
 /// The octets of a query, which has as few as this with hardly any exception.
 type Octets = SmallVec<[u8; 96]>;
+
+/// Queries that were answered, kept for the memory that they are in: as many as wait on a busy worker.
+const KEPT: usize = 256;
+
+thread_local! {
+    static ANSWERED: RefCell<Vec<Rc<Asked>>> = const { RefCell::new(Vec::new()) };
+}
 
 /// A query as it goes to a resolver. Its ID is replaced on each connection.
 #[derive(Debug)]
@@ -40,6 +48,27 @@ impl Asked {
     /// A query of an operation whose form is unknown.
     pub fn opaque(bytes: &[u8]) -> Asked {
         Asked { bytes: Octets::from_slice(bytes), form: None, question_end: 0, sections: false, opaque: true }
+    }
+
+    /// The same for all who ask it, in the memory of one that was answered if there is one.
+    pub fn shared(self) -> Rc<Asked> {
+        let Some(mut kept) = ANSWERED.with_borrow_mut(Vec::pop) else { return Rc::new(self) };
+        match Rc::get_mut(&mut kept) {
+            Some(room) => *room = self,
+            None => kept = Rc::new(self),
+        }
+        kept
+    }
+
+    /// It was answered: its memory may be used for another one.
+    pub fn done(self: Rc<Asked>) {
+        if Rc::strong_count(&self) == 1 && !self.bytes.spilled() {
+            ANSWERED.with_borrow_mut(|answered| {
+                if answered.len() < KEPT {
+                    answered.push(self);
+                }
+            });
+        }
     }
 
     /// Its only question as it was written, if it has one that could be read.

@@ -9,10 +9,10 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
-use tokio::sync::oneshot;
 
 use super::alarms::{Alarm, Alarms};
 use super::allowance::Allowance;
+use super::awaited::Awaited;
 use super::connection::Connection;
 use super::inflight::Asked;
 use super::outcome::{Outcome, Trouble};
@@ -100,7 +100,7 @@ impl Failure {
 struct Attempt {
     connection: Rc<Connection>,
     server: usize,
-    outcome: oneshot::Receiver<Outcome>,
+    outcome: Awaited<Outcome>,
     asked_at: Instant,
     /// It was put because the answer of another server was late.
     hedge: bool,
@@ -170,7 +170,7 @@ impl Inquiry<'_> {
         self.attempts.iter_mut().enumerate().find_map(|(index, attempt)| {
             let Poll::Ready(result) = Pin::new(&mut attempt.outcome).poll(context) else { return None };
             let gone = || Outcome::Lost { sent: true, blameless: false, trouble: Trouble::Ended("dropped".to_owned()) };
-            Some((index, result.unwrap_or_else(|_| gone())))
+            Some((index, result.unwrap_or_else(gone)))
         })
     }
 

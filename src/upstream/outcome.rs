@@ -1,8 +1,10 @@
 //! What can become of a query at a server, and how long it may take: the words that connections and groups share.
 
 use std::fmt;
+use std::thread::LocalKey;
 use std::time::Duration;
 
+use super::awaited::{Spares, Tidings};
 use crate::dns::message::ReadMessage;
 
 /// The limits of a connection, from the configuration.
@@ -72,4 +74,14 @@ pub enum Outcome {
         /// Why.
         trouble: Trouble,
     },
+}
+
+thread_local! {
+    static SPARES: Spares<Outcome> = const { Spares::none() };
+}
+
+impl Tidings for Outcome {
+    fn spares() -> &'static LocalKey<Spares<Outcome>> {
+        &SPARES
+    }
 }

@@ -10,9 +10,9 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::oneshot;
 use tokio::time::Sleep;
 
+use super::awaited::Teller;
 use super::inflight::{Ids, InFlight, Match};
 use super::outcome::{Limits, Outcome, Trouble};
 use super::server::UpstreamServer;
@@ -24,6 +24,7 @@ use crate::dns::keepalive::granted_keepalive;
 use crate::dns::message::{ReadMessage, set_id};
 use crate::metrics::Counters;
 use crate::pace;
+use crate::spares;
 
 /// Octets of plaintext kept ready for one read; a record has half as many.
 const READ_BUFFER: usize = 32 * 1024;
@@ -63,7 +64,7 @@ pub struct Session<S> {
     record_end: usize,
     unflushed: bool,
     /// Queries sent and not answered, with those who wait.
-    pub in_flight: InFlight<oneshot::Sender<Outcome>>,
+    pub in_flight: InFlight<Teller<Outcome>>,
     ids: Ids,
     limits: Rc<Cell<Limits>>,
     /// How long the server keeps an idle connection, less a margin, if it said so.
@@ -183,7 +184,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let (now, most) = (Instant::now(), self.limits.get().in_flight);
         while self.in_flight.len() < most && self.out.len() - self.written < WRITE_AHEAD {
             let Some(job) = queue.pop_front() else { break };
-            if job.waiter.is_closed() {
+            if !job.waiter.is_awaited() {
                 continue;
             }
             let at = self.out.len() + 2;
@@ -289,9 +290,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                         self.server.answered();
                     }
                     let granted = view.as_ref().and_then(granted_keepalive);
-                    let answer = ReadMessage::copied(message, view.as_ref());
-                    let unsent = waiter.send(Outcome::Answer(answer)).is_err();
-                    self.counters.unsent_answers.add(u64::from(unsent));
+                    let answer = ReadMessage::copied(message, view.as_ref(), spares::take());
+                    let is_sent = waiter.tell(Outcome::Answer(answer));
+                    self.counters.unsent_answers.add(u64::from(!is_sent));
                     if let Some(granted) = granted {
                         self.keep_for(granted);
                     }
@@ -299,7 +300,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 Match::Garbled(waiter) => {
                     self.counters.upstream_garbled.add(1);
                     let trouble = Trouble::Garbled;
-                    drop(waiter.send(Outcome::Lost { sent: true, blameless: false, trouble }));
+                    waiter.tell(Outcome::Lost { sent: true, blameless: false, trouble });
                 }
                 Match::Stray => {
                     self.counters.upstream_strays.add(1);
@@ -395,8 +396,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     /// Begins the goodbye unless somebody waits for an answer.
     fn end_if_unused(&mut self, end: End) {
-        let queued = self.shared.queue.borrow().iter().any(|job| !job.waiter.is_closed());
-        if !queued && !self.in_flight.any_waiter(|waiter| !waiter.is_closed()) {
+        let queued = self.shared.queue.borrow().iter().any(|job| job.waiter.is_awaited());
+        if !queued && !self.in_flight.any_waiter(Teller::is_awaited) {
             self.shared.phase.set(Phase::Closing);
             self.goodbye = Some((Instant::now(), end));
         }

@@ -5,8 +5,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Instant;
 
-use tokio::sync::oneshot;
-
+use super::awaited::Teller;
 use super::inflight::Asked;
 use super::outcome::{Outcome, Trouble};
 use crate::bell::Bell;
@@ -28,7 +27,7 @@ pub struct Job {
     /// The query.
     pub asked: Rc<Asked>,
     /// Who waits for its outcome.
-    pub waiter: oneshot::Sender<Outcome>,
+    pub waiter: Teller<Outcome>,
 }
 
 /// What the task and those who ask share.
@@ -66,6 +65,6 @@ pub fn end_queue(shared: &Shared, trouble: &Trouble) {
     let blameless = matches!(trouble, Trouble::Ended(_));
     for job in shared.queue.take() {
         // a waiter that is gone needs no telling
-        drop(job.waiter.send(Outcome::Lost { sent: false, blameless, trouble: trouble.clone() }));
+        job.waiter.tell(Outcome::Lost { sent: false, blameless, trouble: trouble.clone() });
     }
 }

@@ -122,6 +122,7 @@ const LAYERS: &[(u8, &[&str])] = &[
             "systemd",
             "upstream/allowance",
             "upstream/approach",
+            "upstream/awaited",
             "upstream/intake",
             "upstream/lifetime",
             "upstream/outage",
