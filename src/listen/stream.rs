@@ -246,7 +246,7 @@ where
     }
 }
 
-struct Conversation<S, F> {
+struct Conversation<S, A, F> {
     stream: S,
     encrypted: bool,
     client: IpAddr,
@@ -264,12 +264,14 @@ struct Conversation<S, F> {
     timer: Pin<Box<Sleep>>,
     /// The queries that are asked.
     crowd: Crowd<F, ()>,
-    ask: fn(Rc<Path>, Pending) -> F,
+    ask: A,
     desk: Rc<Desk>,
     hall: Rc<Hall>,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin, F: Future<Output = Vec<u8>>> Conversation<S, F> {
+impl<S: AsyncRead + AsyncWrite + Unpin, A: Fn(Rc<Path>, Pending) -> F, F: Future<Output = Vec<u8>>>
+    Conversation<S, A, F>
+{
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.desk.listen(context);
         self.crowd.listen(context);

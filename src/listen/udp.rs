@@ -82,7 +82,7 @@ struct Desk {
     hashes: RandomState,
 }
 
-struct Service<F: Future> {
+struct Service<A, F: Future> {
     socket: Arrivals,
     /// Whether this worker looks at it.
     duty: Rc<Duty>,
@@ -93,11 +93,11 @@ struct Service<F: Future> {
     desk: Desk,
     /// The queries that are asked.
     crowd: Crowd<F, Origin>,
-    ask: fn(Rc<Path>, Pending) -> F,
+    ask: A,
     stopped: bool,
 }
 
-impl<F: Future<Output = Vec<u8>>> Service<F> {
+impl<A: Fn(Rc<Path>, Pending) -> F, F: Future<Output = Vec<u8>>> Service<A, F> {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
         self.crowd.listen(context);
         if !self.stopped {
