@@ -54,22 +54,21 @@ fn ends_in_pointer(message: &[u8], at: usize, end: usize) -> bool {
 /// Length octets are below 64 and so never mistaken for letters.
 #[inline]
 pub fn same(left: &[u8], right: &[u8]) -> bool {
-    left.eq_ignore_ascii_case(right)
+    // hardly anybody changes the case of a name on its way, and octets are compared by the dozen
+    left == right || left.eq_ignore_ascii_case(right)
 }
 
 /// Whether the uncompressed `name` is `zone` or lies below it, by whole labels (RFC 4343 §3).
 pub fn is_within(name: &[u8], zone: &[u8]) -> bool {
+    // the end is compared first: with hardly any name a look at its labels is needed
+    let Some(start) = name.len().checked_sub(zone.len()).filter(|&start| same(&name[start..], zone)) else {
+        return false;
+    };
     let mut here = 0;
-    while name.len().saturating_sub(here) >= zone.len() {
-        if same(&name[here..], zone) {
-            return true;
-        }
-        match name.get(here) {
-            Some(&length) if length != 0 => here += 1 + usize::from(length),
-            _ => return false,
-        }
+    while here < start && name[here] != 0 {
+        here += 1 + usize::from(name[here]);
     }
-    false
+    here == start
 }
 
 /// An uncompressed name in presentation form (RFC 1035 §5.1): whatever is not a printable ASCII character stands as

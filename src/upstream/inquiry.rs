@@ -202,7 +202,8 @@ impl Inquiry<'_> {
             return tail.map_or(RETRANSMISSION, |tail| tail * 2).min(second_try);
         }
         // what waited for the handshake went out only then
-        let handshake = connection.opened().map_or(Duration::ZERO, |opened| opened.saturating_duration_since(asked_at));
+        let opened = connection.opened().filter(|&opened| opened > asked_at);
+        let handshake = opened.map_or(Duration::ZERO, |opened| opened - asked_at);
         // where all are asked at once there is nobody else
         let may_hedge = self.means.allowance.get().suffices() && !self.means.all_at_once && self.has_other(server, now);
         if let Some(tail) = tail.filter(|_| may_hedge) {
@@ -355,6 +356,10 @@ impl Inquiry<'_> {
     /// out since, silence is plain much sooner than from a single one.
     fn retire_silent(&self, now: Instant) {
         for (id, asked_at) in self.plan.asking() {
+            if asked_at == now {
+                // it has just been asked
+                continue;
+            }
             let Some(Attempt { connection, server, .. }) = self.attempt(id) else { continue };
             let (place, second_try) = (&self.means.places[*server], self.means.second_try_after);
             let is_many = connection.unheard() >= UNHEARD;
