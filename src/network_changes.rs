@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_MULTIPART, NLM_F_REPLACE};
+use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
-use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use netlink_packet_route::link::{LinkFlags, LinkHeader};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteType, RouteVia,
 };
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 /// Quiet after which a change is told: an address and its routes come within milliseconds of each other.
 const QUIET: Duration = Duration::from_millis(200);
@@ -27,6 +27,32 @@ const NAMED: usize = 3;
 const TABLE_DEFAULT: u32 = 253;
 /// What the clocks may drift apart by other reasons than suspend.
 const SUSPENDED: Duration = Duration::from_secs(1);
+
+/// What the kernel tells of a link, as far as it matters.
+#[derive(Clone, Debug)]
+pub struct LinkTold {
+    /// What is told of every link.
+    pub header: LinkHeader,
+    /// Its name.
+    pub name: Option<String>,
+}
+
+/// What the kernel tells of the network. Of all that it can tell no more is read than this, which is little of the crate.
+#[derive(Clone, Debug)]
+pub enum Told {
+    /// A link is new, or another one than it was.
+    NewLink(LinkTold),
+    /// A link is gone.
+    DelLink(LinkTold),
+    /// An address is new.
+    NewAddress(AddressMessage),
+    /// An address is gone.
+    DelAddress(AddressMessage),
+    /// A route is new.
+    NewRoute(RouteMessage),
+    /// A route is gone.
+    DelRoute(RouteMessage),
+}
 
 /// A link, as far as it matters.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -70,20 +96,19 @@ impl Network {
 
     /// Takes a message with the flags of its header; says in a few words what has changed, if it matters. Answers to a
     /// request for what there is change nothing.
-    pub fn take(&mut self, flags: u16, message: &RouteNetlinkMessage) -> Option<String> {
+    pub fn take(&mut self, flags: u16, message: &Told) -> Option<String> {
         let change = match message {
-            RouteNetlinkMessage::NewLink(link) => self.link(link),
-            RouteNetlinkMessage::DelLink(link) => self.link_gone(link),
-            RouteNetlinkMessage::NewAddress(address) => self.address(address),
-            RouteNetlinkMessage::DelAddress(address) => self.address_gone(address),
-            RouteNetlinkMessage::NewRoute(route) => self.route(route, flags & NLM_F_REPLACE != 0),
-            RouteNetlinkMessage::DelRoute(route) => self.route_gone(route),
-            _ => None,
+            Told::NewLink(link) => self.link(link),
+            Told::DelLink(link) => self.link_gone(link),
+            Told::NewAddress(address) => self.address(address),
+            Told::DelAddress(address) => self.address_gone(address),
+            Told::NewRoute(route) => self.route(route, flags & NLM_F_REPLACE != 0),
+            Told::DelRoute(route) => self.route_gone(route),
         };
         change.filter(|_| flags & NLM_F_MULTIPART == 0)
     }
 
-    fn link(&mut self, message: &LinkMessage) -> Option<String> {
+    fn link(&mut self, message: &LinkTold) -> Option<String> {
         let (index, name) = named(message)?;
         // up for the administrator, and with a carrier
         let works = message.header.flags.contains(LinkFlags::Up | LinkFlags::Running);
@@ -98,7 +123,7 @@ impl Network {
         used.then(|| format!("link {} {}", self.name(index), if works { "up" } else { "down" }))
     }
 
-    fn link_gone(&mut self, message: &LinkMessage) -> Option<String> {
+    fn link_gone(&mut self, message: &LinkTold) -> Option<String> {
         let (index, name) = named(message)?;
         let used = self.is_used(index);
         self.links.remove(&index);
@@ -212,14 +237,10 @@ impl Network {
 }
 
 /// Number and name of a link, unless the message is about its place in a bridge.
-fn named(message: &LinkMessage) -> Option<(u32, String)> {
-    let name = message.attributes.iter().find_map(|attribute| match attribute {
-        LinkAttribute::IfName(name) => Some(name.clone()),
-        _ => None,
-    });
-    let index = message.header.index;
-    (message.header.interface_family == AddressFamily::Unspec)
-        .then(|| (index, name.unwrap_or_else(|| format!("number {index}"))))
+fn named(LinkTold { header, name }: &LinkTold) -> Option<(u32, String)> {
+    let index = header.index;
+    (header.interface_family == AddressFamily::Unspec)
+        .then(|| (index, name.clone().unwrap_or_else(|| format!("number {index}"))))
 }
 
 /// Link and address, if it is one that resolvers elsewhere can be reached from.

@@ -8,15 +8,18 @@ use std::os::unix::net::UnixDatagram as StdDatagram;
 use std::time::{Duration, Instant};
 
 use netlink_packet_core::{
-    NLM_F_DUMP, NLM_F_REQUEST, NLMSG_ALIGNTO, NetlinkBuffer, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+    DecodeError, Emitable, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_ALIGNTO, NetlinkBuffer, NetlinkDeserializable,
+    NetlinkHeader, NetlinkMessage, NetlinkPayload, NlasIterator, Parseable, parse_string,
 };
-use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::address::{AddressHeader, AddressMessage};
+use netlink_packet_route::link::LinkHeader;
+use netlink_packet_route::route::{RouteHeader, RouteMessage};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, socket};
 use nix::time::{ClockId, clock_gettime};
 use tokio::net::UnixDatagram;
 
-use crate::network_changes::{Burst, Network, Suspension};
+use crate::network_changes::{Burst, LinkTold, Network, Suspension, Told};
 
 /// What is told without being asked: links, and the addresses and routes of both families.
 const GROUPS: i32 = libc::RTMGRP_LINK
@@ -33,7 +36,7 @@ pub struct NetworkWatch {
     socket: UnixDatagram,
     buffer: Vec<u8>,
     /// What there is already is asked for, one thing after the other.
-    to_ask: VecDeque<RouteNetlinkMessage>,
+    to_ask: VecDeque<Question>,
     asked: bool,
     network: Network,
     burst: Burst,
@@ -71,9 +74,9 @@ impl NetworkWatch {
     pub async fn changed(&mut self) -> io::Result<String> {
         loop {
             if !self.asked
-                && let Some(question) = self.to_ask.front()
+                && let Some(&question) = self.to_ask.front()
             {
-                self.socket.send(&request(question)).await?;
+                self.socket.send(&question.request()).await?;
                 self.to_ask.pop_front();
                 self.asked = true;
             }
@@ -102,7 +105,7 @@ impl NetworkWatch {
         let mut rest = &self.buffer[..length];
         while let Ok(buffer) = NetlinkBuffer::new_checked(&rest) {
             let length = buffer.length() as usize;
-            match NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest) {
+            match NetlinkMessage::<Told>::deserialize(rest) {
                 Ok(NetlinkMessage { header, payload: NetlinkPayload::InnerMessage(message), .. }) => {
                     if let Some(change) = self.network.take(header.flags, &message) {
                         log::debug!("network: {change}");
@@ -122,23 +125,54 @@ impl NetworkWatch {
     }
 }
 
+/// What can be asked of the kernel, after `rtnetlink(7)`: the type of the message, and how long its fixed part is.
+#[derive(Clone, Copy)]
+struct Question(u16, usize);
+
+impl Question {
+    /// The request for all there is of it, of whatever address family.
+    fn request(self) -> Vec<u8> {
+        let mut header = NetlinkHeader::default();
+        let mut octets = vec![0; header.buffer_len() + self.1];
+        header.length = u32::try_from(octets.len()).unwrap_or_default();
+        (header.message_type, header.flags) = (self.0, NLM_F_REQUEST | NLM_F_DUMP);
+        header.emit(&mut octets);
+        octets
+    }
+}
+
 /// Requests for what there is: links first, since their names are told with the rest.
-fn everything() -> VecDeque<RouteNetlinkMessage> {
+fn everything() -> VecDeque<Question> {
+    let question = |kind, fixed: &dyn Emitable| Question(kind, fixed.buffer_len());
     VecDeque::from([
-        RouteNetlinkMessage::GetLink(Default::default()),
-        RouteNetlinkMessage::GetAddress(Default::default()),
-        RouteNetlinkMessage::GetRoute(Default::default()),
+        question(libc::RTM_GETLINK, &LinkHeader::default()),
+        question(libc::RTM_GETADDR, &AddressHeader::default()),
+        question(libc::RTM_GETROUTE, &RouteHeader::default()),
     ])
 }
 
-fn request(question: &RouteNetlinkMessage) -> Vec<u8> {
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-    let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(question.clone()));
-    message.finalize();
-    let mut octets = vec![0; message.buffer_len()];
-    message.serialize(&mut octets);
-    octets
+impl NetlinkDeserializable for Told {
+    type Error = DecodeError;
+
+    fn deserialize(header: &NetlinkHeader, payload: &[u8]) -> Result<Told, DecodeError> {
+        Ok(match header.message_type {
+            libc::RTM_NEWLINK => Told::NewLink(link(payload)?),
+            libc::RTM_DELLINK => Told::DelLink(link(payload)?),
+            libc::RTM_NEWADDR => Told::NewAddress(AddressMessage::parse(payload)?),
+            libc::RTM_DELADDR => Told::DelAddress(AddressMessage::parse(payload)?),
+            libc::RTM_NEWROUTE => Told::NewRoute(RouteMessage::parse(payload)?),
+            libc::RTM_DELROUTE => Told::DelRoute(RouteMessage::parse(payload)?),
+            other => return Err(DecodeError::from(format!("type {other} was not asked for"))),
+        })
+    }
+}
+
+/// A link. What drivers tell of themselves is not read, and so need not be known.
+fn link(payload: &[u8]) -> Result<LinkTold, DecodeError> {
+    let header = LinkHeader::parse(payload)?;
+    let attributes = payload.get(header.buffer_len()..).unwrap_or_default();
+    let name = NlasIterator::new(attributes).flatten().find(|attribute| attribute.kind() == libc::IFLA_IFNAME);
+    Ok(LinkTold { header, name: name.and_then(|name| parse_string(name.value()).ok()) })
 }
 
 async fn until(due: Option<Instant>) {
