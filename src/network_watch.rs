@@ -189,3 +189,67 @@ pub fn resumed(suspension: &mut Suspension) -> Option<Duration> {
     let since_boot = time(ClockId::CLOCK_BOOTTIME)?;
     suspension.seen(since_boot, time(ClockId::CLOCK_MONOTONIC)?)
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
+
+    use super::everything;
+    use crate::network_changes::Told;
+    use netlink_packet_core::{NetlinkBuffer, NetlinkDeserializable, NetlinkHeader};
+    use netlink_packet_route::link::LinkFlags;
+
+    fn told(message_type: u16, payload: &[u8]) -> Option<Told> {
+        let mut header = NetlinkHeader::default();
+        header.message_type = message_type;
+        Told::deserialize(&header, payload).ok()
+    }
+
+    /// A link that is up and has a carrier.
+    fn fixed() -> Vec<u8> {
+        [&[0, 0][..], &1_u16.to_ne_bytes(), &7_u32.to_ne_bytes(), &0x41_u32.to_ne_bytes(), &[0; 4]].concat()
+    }
+
+    fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+        let mut octets =
+            [&u16::try_from(4 + value.len()).unwrap().to_ne_bytes()[..], &kind.to_ne_bytes(), value].concat();
+        octets.resize(octets.len().next_multiple_of(4), 0);
+        octets
+    }
+
+    #[test]
+    fn a_link_is_known_by_its_name_whatever_else_its_driver_says() {
+        // what it says of address families makes no sense
+        let payload =
+            [fixed(), attribute(libc::IFLA_AF_SPEC, &[9; 3]), attribute(libc::IFLA_IFNAME, b"eth7\0")].concat();
+        for kind in [libc::RTM_NEWLINK, libc::RTM_DELLINK] {
+            let link = match (kind, told(kind, &payload)) {
+                (libc::RTM_NEWLINK, Some(Told::NewLink(link))) | (libc::RTM_DELLINK, Some(Told::DelLink(link))) => link,
+                _ => panic!("it was not read as it was told"),
+            };
+            assert_eq!((link.header.index, link.name.as_deref()), (7, Some("eth7")));
+            assert!(link.header.flags.contains(LinkFlags::Up | LinkFlags::Running));
+        }
+        assert!(matches!(told(libc::RTM_NEWLINK, &fixed()), Some(Told::NewLink(link)) if link.name.is_none()));
+    }
+
+    #[test]
+    fn what_is_too_short_or_was_not_asked_for_is_not_read() {
+        assert!(told(libc::RTM_NEWLINK, &fixed()[..15]).is_none());
+        assert!(told(libc::RTM_NEWADDR, &[2, 24]).is_none());
+        assert!(told(libc::RTM_NEWNEIGH, &[0; 64]).is_none());
+    }
+
+    #[test]
+    fn what_there_is_is_asked_for_by_whole_messages() {
+        let kinds = everything().into_iter().map(|question| {
+            let request = question.request();
+            let buffer = NetlinkBuffer::new_checked(&request).unwrap();
+            assert_eq!(buffer.length() as usize, request.len());
+            (buffer.message_type(), buffer.payload().len())
+        });
+        // their fixed parts, as rtnetlink(7) has them
+        let expected = [(libc::RTM_GETLINK, 16), (libc::RTM_GETADDR, 8), (libc::RTM_GETROUTE, 12)];
+        assert_eq!(kinds.collect::<Vec<_>>(), expected);
+    }
+}
