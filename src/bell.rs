@@ -25,6 +25,11 @@ impl Bell {
             waker.wake();
         }
     }
+
+    /// Nobody listens any more.
+    pub fn forget(&self) {
+        drop(self.waker.take());
+    }
 }
 
 #[cfg(test)]

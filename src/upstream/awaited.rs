@@ -5,8 +5,10 @@ use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::thread::LocalKey;
+
+use crate::bell::Bell;
 
 /// Slots kept when nobody waits: as many as wait on a busy worker.
 const KEPT: usize = 256;
@@ -32,30 +34,26 @@ struct Slot<T> {
     outcome: Cell<Option<T>>,
     /// Whether one of the two has left.
     is_left: Cell<bool>,
-    /// The task of whoever waits for the outcome.
-    reader: Cell<Option<Waker>>,
-    /// The task of whoever will know it, if that waits to be needed no more.
-    teller: Cell<Option<Waker>>,
-}
-
-/// Has the task woken that has its turn.
-fn listen(place: &Cell<Option<Waker>>, context: &Context<'_>) {
-    let known = place.take().filter(|known| known.will_wake(context.waker()));
-    place.set(Some(known.unwrap_or_else(|| context.waker().clone())));
+    /// Rung for whoever waits for the outcome.
+    reader: Bell,
+    /// Rung for whoever will know it, and may wait to be needed no more.
+    teller: Bell,
 }
 
 impl<T: Tidings> Slot<T> {
     fn new() -> Slot<T> {
-        Slot { outcome: Cell::new(None), is_left: Cell::default(), reader: Cell::default(), teller: Cell::default() }
+        Slot { outcome: Cell::new(None), is_left: Cell::default(), reader: Bell::default(), teller: Bell::default() }
     }
 
-    /// One of the two leaves; `other` is where the other one may wait.
-    fn leave(self: &Rc<Self>, other: &Cell<Option<Waker>>) {
+    /// One of the two leaves; `other` is what the other one may listen to.
+    fn leave(self: &Rc<Self>, other: &Bell) {
         if !self.is_left.replace(true) {
-            return other.take().into_iter().for_each(Waker::wake);
+            return other.ring();
         }
         // both have left
-        drop((self.outcome.take(), self.reader.take(), self.teller.take()));
+        drop(self.outcome.take());
+        self.reader.forget();
+        self.teller.forget();
         // on a thread that ends nothing is kept
         let _ = T::spares().try_with(|Spares(spare)| {
             let mut spare = spare.borrow_mut();
@@ -100,7 +98,7 @@ impl<T: Tidings> Teller<T> {
             if !self.is_awaited() {
                 return Poll::Ready(());
             }
-            listen(&self.0.teller, context);
+            self.0.teller.listen(context);
             Poll::Pending
         })
     }
@@ -120,7 +118,7 @@ impl<T: Tidings> Future for Awaited<T> {
         if self.0.is_left.get() {
             return Poll::Ready(self.0.outcome.take());
         }
-        listen(&self.0.reader, context);
+        self.0.reader.listen(context);
         Poll::Pending
     }
 }
