@@ -30,7 +30,7 @@ const SUSPENDED: Duration = Duration::from_secs(1);
 
 /// What the kernel tells of a link, as far as it matters.
 #[derive(Clone, Debug)]
-pub struct LinkTold {
+pub struct LinkNotice {
     /// What is told of every link.
     pub header: LinkHeader,
     /// Its name.
@@ -39,11 +39,11 @@ pub struct LinkTold {
 
 /// What the kernel tells of the network. Of all that it can tell no more is read than this, which is little of the crate.
 #[derive(Clone, Debug)]
-pub enum Told {
+pub enum Notice {
     /// A link is new, or another one than it was.
-    NewLink(LinkTold),
+    NewLink(LinkNotice),
     /// A link is gone.
-    DelLink(LinkTold),
+    DelLink(LinkNotice),
     /// An address is new.
     NewAddress(AddressMessage),
     /// An address is gone.
@@ -96,19 +96,19 @@ impl Network {
 
     /// Takes a message with the flags of its header; says in a few words what has changed, if it matters. Answers to a
     /// request for what there is change nothing.
-    pub fn take(&mut self, flags: u16, message: &Told) -> Option<String> {
+    pub fn take(&mut self, flags: u16, message: &Notice) -> Option<String> {
         let change = match message {
-            Told::NewLink(link) => self.link(link),
-            Told::DelLink(link) => self.link_gone(link),
-            Told::NewAddress(address) => self.address(address),
-            Told::DelAddress(address) => self.address_gone(address),
-            Told::NewRoute(route) => self.route(route, flags & NLM_F_REPLACE != 0),
-            Told::DelRoute(route) => self.route_gone(route),
+            Notice::NewLink(link) => self.link(link),
+            Notice::DelLink(link) => self.link_gone(link),
+            Notice::NewAddress(address) => self.address(address),
+            Notice::DelAddress(address) => self.address_gone(address),
+            Notice::NewRoute(route) => self.route(route, flags & NLM_F_REPLACE != 0),
+            Notice::DelRoute(route) => self.route_gone(route),
         };
         change.filter(|_| flags & NLM_F_MULTIPART == 0)
     }
 
-    fn link(&mut self, message: &LinkTold) -> Option<String> {
+    fn link(&mut self, message: &LinkNotice) -> Option<String> {
         let (index, name) = named(message)?;
         // up for the administrator, and with a carrier
         let works = message.header.flags.contains(LinkFlags::Up | LinkFlags::Running);
@@ -123,7 +123,7 @@ impl Network {
         used.then(|| format!("link {} {}", self.name(index), if works { "up" } else { "down" }))
     }
 
-    fn link_gone(&mut self, message: &LinkTold) -> Option<String> {
+    fn link_gone(&mut self, message: &LinkNotice) -> Option<String> {
         let (index, name) = named(message)?;
         let used = self.is_used(index);
         self.links.remove(&index);
@@ -237,7 +237,7 @@ impl Network {
 }
 
 /// Number and name of a link, unless the message is about its place in a bridge.
-fn named(LinkTold { header, name }: &LinkTold) -> Option<(u32, String)> {
+fn named(LinkNotice { header, name }: &LinkNotice) -> Option<(u32, String)> {
     let index = header.index;
     (header.interface_family == AddressFamily::Unspec)
         .then(|| (index, name.clone().unwrap_or_else(|| format!("number {index}"))))

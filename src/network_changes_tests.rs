@@ -11,13 +11,13 @@ use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteNextHop, RouteType,
 };
 
-use super::{Burst, LinkTold, Network, Suspension, Told};
+use super::{Burst, LinkNotice, Network, Notice, Suspension};
 
 /// An answer to a request for what there is.
 const LEARN: u16 = NLM_F_MULTIPART;
 
-fn link(index: u32, flags: LinkFlags) -> LinkTold {
-    LinkTold { header: LinkHeader { index, flags, ..LinkHeader::default() }, name: Some(format!("eth{index}")) }
+fn link(index: u32, flags: LinkFlags) -> LinkNotice {
+    LinkNotice { header: LinkHeader { index, flags, ..LinkHeader::default() }, name: Some(format!("eth{index}")) }
 }
 
 fn address(index: u32, ip: &str, prefix: u8) -> AddressMessage {
@@ -27,9 +27,9 @@ fn address(index: u32, ip: &str, prefix: u8) -> AddressMessage {
     message
 }
 
-fn tentative(mut message: AddressMessage, flags: AddressFlags) -> Told {
+fn tentative(mut message: AddressMessage, flags: AddressFlags) -> Notice {
     message.attributes.push(AddressAttribute::Flags(flags));
-    Told::NewAddress(message)
+    Notice::NewAddress(message)
 }
 
 fn route(to: Option<(&str, u8)>, gateway: &str, index: u32) -> RouteMessage {
@@ -49,30 +49,30 @@ fn route(to: Option<(&str, u8)>, gateway: &str, index: u32) -> RouteMessage {
 fn machine() -> Network {
     let mut network = Network::new(vec!["192.0.2.53".parse().unwrap(), "2001:db8::53".parse().unwrap()]);
     for known in [
-        Told::NewLink(link(2, LinkFlags::Up | LinkFlags::Running)),
-        Told::NewAddress(address(2, "198.51.100.7", 24)),
-        Told::NewRoute(route(None, "198.51.100.1", 2)),
+        Notice::NewLink(link(2, LinkFlags::Up | LinkFlags::Running)),
+        Notice::NewAddress(address(2, "198.51.100.7", 24)),
+        Notice::NewRoute(route(None, "198.51.100.1", 2)),
     ] {
         assert_eq!(network.take(LEARN, &known), None, "what there is already is no change");
     }
     network
 }
 
-fn says(network: &mut Network, message: Told) -> String {
+fn says(network: &mut Network, message: Notice) -> String {
     network.take(0, &message).unwrap_or_default()
 }
 
 #[test]
 fn an_address_counts_when_it_comes_and_when_it_goes_and_not_when_its_lifetime_is_prolonged() {
     let mut network = machine();
-    let known = || Told::NewAddress(address(2, "198.51.100.7", 24));
+    let known = || Notice::NewAddress(address(2, "198.51.100.7", 24));
     assert_eq!(says(&mut network, known()), "");
     let other = || address(2, "198.51.100.8", 24);
-    assert_eq!(says(&mut network, Told::NewAddress(other())), "address 198.51.100.8/24 new");
-    assert_eq!(says(&mut network, Told::NewAddress(other())), "");
-    assert_eq!(says(&mut network, Told::DelAddress(other())), "address 198.51.100.8/24 gone");
-    assert_eq!(says(&mut network, Told::DelAddress(other())), "", "it was gone already");
-    let shorter = Told::NewAddress(address(2, "198.51.100.7", 16));
+    assert_eq!(says(&mut network, Notice::NewAddress(other())), "address 198.51.100.8/24 new");
+    assert_eq!(says(&mut network, Notice::NewAddress(other())), "");
+    assert_eq!(says(&mut network, Notice::DelAddress(other())), "address 198.51.100.8/24 gone");
+    assert_eq!(says(&mut network, Notice::DelAddress(other())), "", "it was gone already");
+    let shorter = Notice::NewAddress(address(2, "198.51.100.7", 16));
     assert_eq!(says(&mut network, shorter), "address 198.51.100.7/16 new");
 }
 
@@ -81,7 +81,7 @@ fn an_address_counts_only_once_it_can_be_the_source_of_a_connection() {
     let mut network = machine();
     let new = || address(2, "2001:db8::7", 64);
     assert_eq!(says(&mut network, tentative(new(), AddressFlags::Tentative)), "");
-    assert_eq!(says(&mut network, Told::DelAddress(new())), "", "a duplicate never was one");
+    assert_eq!(says(&mut network, Notice::DelAddress(new())), "", "a duplicate never was one");
     assert_eq!(says(&mut network, tentative(new(), AddressFlags::Permanent)), "address 2001:db8::7/64 new");
     let optimistic = AddressFlags::Tentative | AddressFlags::Optimistic;
     let other = address(2, "2001:db8::8", 64);
@@ -89,7 +89,7 @@ fn an_address_counts_only_once_it_can_be_the_source_of_a_connection() {
     for scope in [AddressScope::Link, AddressScope::Host] {
         let mut local = address(2, "fe80::7", 64);
         local.header.scope = scope;
-        assert_eq!(says(&mut network, Told::NewAddress(local)), "");
+        assert_eq!(says(&mut network, Notice::NewAddress(local)), "");
     }
 }
 
@@ -97,33 +97,33 @@ fn an_address_counts_only_once_it_can_be_the_source_of_a_connection() {
 fn a_link_counts_when_it_fails_or_works_again_if_something_goes_by_it() {
     let mut network = machine();
     let works = LinkFlags::Up | LinkFlags::Running;
-    let promiscuous = Told::NewLink(link(2, works | LinkFlags::Promisc));
+    let promiscuous = Notice::NewLink(link(2, works | LinkFlags::Promisc));
     assert_eq!(says(&mut network, promiscuous), "", "statistics and modes are no change");
-    let no_carrier = || Told::NewLink(link(2, LinkFlags::Up));
+    let no_carrier = || Notice::NewLink(link(2, LinkFlags::Up));
     assert_eq!(says(&mut network, no_carrier()), "link eth2 down");
-    assert_eq!(says(&mut network, Told::NewLink(link(2, LinkFlags::empty()))), "");
-    assert_eq!(says(&mut network, Told::NewLink(link(2, works))), "link eth2 up");
+    assert_eq!(says(&mut network, Notice::NewLink(link(2, LinkFlags::empty()))), "");
+    assert_eq!(says(&mut network, Notice::NewLink(link(2, works))), "link eth2 up");
     // a container's: no address, no route
     for flags in [works, LinkFlags::empty(), works] {
-        assert_eq!(says(&mut network, Told::NewLink(link(9, flags))), "");
+        assert_eq!(says(&mut network, Notice::NewLink(link(9, flags))), "");
     }
-    assert_eq!(says(&mut network, Told::DelLink(link(9, works))), "");
+    assert_eq!(says(&mut network, Notice::DelLink(link(9, works))), "");
     let mut port = link(2, works);
     port.header.interface_family = AddressFamily::Bridge;
-    assert_eq!(says(&mut network, Told::DelLink(port)), "", "it left a bridge and is still there");
-    assert_eq!(says(&mut network, Told::DelLink(link(2, works))), "link eth2 gone");
+    assert_eq!(says(&mut network, Notice::DelLink(port)), "", "it left a bridge and is still there");
+    assert_eq!(says(&mut network, Notice::DelLink(link(2, works))), "link eth2 gone");
 }
 
 #[test]
 fn a_route_counts_if_it_leads_to_a_resolver() {
     let mut network = machine();
-    let new = Told::NewRoute;
+    let new = Notice::NewRoute;
     let mut other = |message| network.take(0, &message).unwrap_or_default();
     assert_eq!(other(new(route(None, "198.51.100.1", 2))), "", "it is there");
     assert_eq!(other(new(route(Some(("10.1.0.0", 16)), "198.51.100.9", 2))), "", "to elsewhere");
     assert_eq!(other(new(route(Some(("192.0.2.0", 24)), "198.51.100.9", 2))), "route to 192.0.2.0/24 by eth2 new");
     assert_eq!(other(new(route(None, "fe80::1", 7))), "default route by an unknown link new");
-    let gone = || Told::DelRoute(route(None, "198.51.100.1", 2));
+    let gone = || Notice::DelRoute(route(None, "198.51.100.1", 2));
     assert_eq!(other(gone()), "default route by eth2 gone");
     assert_eq!(other(new(route(None, "198.51.100.1", 2))), "default route by eth2 new");
     for change in [
@@ -142,7 +142,7 @@ fn a_route_counts_if_it_leads_to_a_resolver() {
 fn a_route_that_takes_the_place_of_another_counts_both_ways() {
     let mut network = machine();
     let replace =
-        |network: &mut Network, gateway: &str| network.take(NLM_F_REPLACE, &Told::NewRoute(route(None, gateway, 2)));
+        |network: &mut Network, gateway: &str| network.take(NLM_F_REPLACE, &Notice::NewRoute(route(None, gateway, 2)));
     assert_eq!(replace(&mut network, "198.51.100.1"), None, "a lease that was renewed");
     for gateway in ["198.51.100.2", "198.51.100.1", "198.51.100.2"] {
         assert!(replace(&mut network, gateway).is_some(), "{gateway}");
@@ -152,10 +152,10 @@ fn a_route_that_takes_the_place_of_another_counts_both_ways() {
 #[test]
 fn routes_that_fell_with_link_or_address_are_new_when_they_come_back() {
     let mut network = machine();
-    let back = || Told::NewRoute(route(None, "198.51.100.1", 2));
-    says(&mut network, Told::NewLink(link(2, LinkFlags::empty())));
+    let back = || Notice::NewRoute(route(None, "198.51.100.1", 2));
+    says(&mut network, Notice::NewLink(link(2, LinkFlags::empty())));
     assert_eq!(says(&mut network, back()), "default route by eth2 new");
-    says(&mut network, Told::DelAddress(address(2, "198.51.100.7", 24)));
+    says(&mut network, Notice::DelAddress(address(2, "198.51.100.7", 24)));
     assert_eq!(says(&mut network, back()), "default route by eth2 new");
     network.forget();
     assert_eq!(says(&mut network, back()), "default route by an unknown link new");
@@ -164,7 +164,7 @@ fn routes_that_fell_with_link_or_address_are_new_when_they_come_back() {
 #[test]
 fn a_route_by_several_links_names_them() {
     let mut network = machine();
-    says(&mut network, Told::NewLink(link(3, LinkFlags::Up | LinkFlags::Running)));
+    says(&mut network, Notice::NewLink(link(3, LinkFlags::Up | LinkFlags::Running)));
     let mut message = route(None, "198.51.100.1", 0);
     let hop = |index, gateway: &str| {
         let mut hop = RouteNextHop::default();
@@ -173,14 +173,14 @@ fn a_route_by_several_links_names_them() {
         hop
     };
     message.attributes = vec![RouteAttribute::MultiPath(vec![hop(2, "198.51.100.1"), hop(3, "203.0.113.1")])];
-    assert_eq!(says(&mut network, Told::NewRoute(message)), "default route by eth2 and eth3 new");
-    assert_eq!(says(&mut network, Told::NewLink(link(3, LinkFlags::Up))), "link eth3 down");
+    assert_eq!(says(&mut network, Notice::NewRoute(message)), "default route by eth2 and eth3 new");
+    assert_eq!(says(&mut network, Notice::NewLink(link(3, LinkFlags::Up))), "link eth3 down");
 }
 
 #[test]
 fn other_resolvers_make_other_routes_matter() {
     let mut network = machine();
-    let vpn = || Told::NewRoute(route(Some(("10.0.0.0", 8)), "198.51.100.9", 2));
+    let vpn = || Notice::NewRoute(route(Some(("10.0.0.0", 8)), "198.51.100.9", 2));
     assert_eq!(says(&mut network, vpn()), "");
     network.lead_to(vec!["10.0.0.53".parse().unwrap()]);
     assert_eq!(says(&mut network, vpn()), "route to 10.0.0.0/8 by eth2 new");

@@ -19,7 +19,7 @@ use nix::sys::socket::{AddressFamily, NetlinkAddr, SockFlag, SockProtocol, SockT
 use nix::time::{ClockId, clock_gettime};
 use tokio::net::UnixDatagram;
 
-use crate::network_changes::{Burst, LinkTold, Network, Suspension, Told};
+use crate::network_changes::{Burst, LinkNotice, Network, Notice, Suspension};
 
 /// What is told without being asked: links, and the addresses and routes of both families.
 const GROUPS: i32 = libc::RTMGRP_LINK
@@ -105,7 +105,7 @@ impl NetworkWatch {
         let mut rest = &self.buffer[..length];
         while let Ok(buffer) = NetlinkBuffer::new_checked(&rest) {
             let length = buffer.length() as usize;
-            match NetlinkMessage::<Told>::deserialize(rest) {
+            match NetlinkMessage::<Notice>::deserialize(rest) {
                 Ok(NetlinkMessage { header, payload: NetlinkPayload::InnerMessage(message), .. }) => {
                     if let Some(change) = self.network.take(header.flags, &message) {
                         log::debug!("network: {change}");
@@ -151,28 +151,28 @@ fn everything() -> VecDeque<Question> {
     ])
 }
 
-impl NetlinkDeserializable for Told {
+impl NetlinkDeserializable for Notice {
     type Error = DecodeError;
 
-    fn deserialize(header: &NetlinkHeader, payload: &[u8]) -> Result<Told, DecodeError> {
+    fn deserialize(header: &NetlinkHeader, payload: &[u8]) -> Result<Notice, DecodeError> {
         Ok(match header.message_type {
-            libc::RTM_NEWLINK => Told::NewLink(link(payload)?),
-            libc::RTM_DELLINK => Told::DelLink(link(payload)?),
-            libc::RTM_NEWADDR => Told::NewAddress(AddressMessage::parse(payload)?),
-            libc::RTM_DELADDR => Told::DelAddress(AddressMessage::parse(payload)?),
-            libc::RTM_NEWROUTE => Told::NewRoute(RouteMessage::parse(payload)?),
-            libc::RTM_DELROUTE => Told::DelRoute(RouteMessage::parse(payload)?),
+            libc::RTM_NEWLINK => Notice::NewLink(link(payload)?),
+            libc::RTM_DELLINK => Notice::DelLink(link(payload)?),
+            libc::RTM_NEWADDR => Notice::NewAddress(AddressMessage::parse(payload)?),
+            libc::RTM_DELADDR => Notice::DelAddress(AddressMessage::parse(payload)?),
+            libc::RTM_NEWROUTE => Notice::NewRoute(RouteMessage::parse(payload)?),
+            libc::RTM_DELROUTE => Notice::DelRoute(RouteMessage::parse(payload)?),
             other => return Err(DecodeError::from(format!("type {other} was not asked for"))),
         })
     }
 }
 
 /// A link. What drivers tell of themselves is not read, and so need not be known.
-fn link(payload: &[u8]) -> Result<LinkTold, DecodeError> {
+fn link(payload: &[u8]) -> Result<LinkNotice, DecodeError> {
     let header = LinkHeader::parse(payload)?;
     let attributes = payload.get(header.buffer_len()..).unwrap_or_default();
     let name = NlasIterator::new(attributes).flatten().find(|attribute| attribute.kind() == libc::IFLA_IFNAME);
-    Ok(LinkTold { header, name: name.and_then(|name| parse_string(name.value()).ok()) })
+    Ok(LinkNotice { header, name: name.and_then(|name| parse_string(name.value()).ok()) })
 }
 
 async fn until(due: Option<Instant>) {
@@ -195,14 +195,14 @@ mod tests {
     #![expect(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
     use super::everything;
-    use crate::network_changes::Told;
+    use crate::network_changes::Notice;
     use netlink_packet_core::{NetlinkBuffer, NetlinkDeserializable, NetlinkHeader};
     use netlink_packet_route::link::LinkFlags;
 
-    fn told(message_type: u16, payload: &[u8]) -> Option<Told> {
+    fn told(message_type: u16, payload: &[u8]) -> Option<Notice> {
         let mut header = NetlinkHeader::default();
         header.message_type = message_type;
-        Told::deserialize(&header, payload).ok()
+        Notice::deserialize(&header, payload).ok()
     }
 
     /// A link that is up and has a carrier.
@@ -224,13 +224,15 @@ mod tests {
             [fixed(), attribute(libc::IFLA_AF_SPEC, &[9; 3]), attribute(libc::IFLA_IFNAME, b"eth7\0")].concat();
         for kind in [libc::RTM_NEWLINK, libc::RTM_DELLINK] {
             let link = match (kind, told(kind, &payload)) {
-                (libc::RTM_NEWLINK, Some(Told::NewLink(link))) | (libc::RTM_DELLINK, Some(Told::DelLink(link))) => link,
+                (libc::RTM_NEWLINK, Some(Notice::NewLink(link))) | (libc::RTM_DELLINK, Some(Notice::DelLink(link))) => {
+                    link
+                }
                 _ => panic!("it was not read as it was told"),
             };
             assert_eq!((link.header.index, link.name.as_deref()), (7, Some("eth7")));
             assert!(link.header.flags.contains(LinkFlags::Up | LinkFlags::Running));
         }
-        assert!(matches!(told(libc::RTM_NEWLINK, &fixed()), Some(Told::NewLink(link)) if link.name.is_none()));
+        assert!(matches!(told(libc::RTM_NEWLINK, &fixed()), Some(Notice::NewLink(link)) if link.name.is_none()));
     }
 
     #[test]
