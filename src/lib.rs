@@ -33,6 +33,7 @@ pub mod memory;
 pub mod cache {
     pub mod answers;
     pub mod ghosts;
+    pub mod index;
     pub mod joined;
     pub mod ring;
     pub mod shelf;

@@ -5,10 +5,11 @@
 //! once when it comes again. At the end of the main ring an answer that was of use gets another turn. So a scan of names
 //! passes through the small ring and moves nothing else out.
 //!
-//! All octets are allocated at the beginning, as zeros that become resident when they are first used: the rings, an index
-//! with open addresses, the ghosts. Nothing is allocated afterwards.
+//! All octets are allocated at the beginning, as zeros that become resident when they are first used: the rings, an index,
+//! the ghosts. Nothing is allocated afterwards.
 
 use super::ghosts::Ghosts;
+use super::index::{Index, Slot};
 use super::ring::{Place, Ring, taken_by};
 
 /// Part of the octets that the index takes: one in so many.
@@ -134,48 +135,22 @@ struct Spot {
     place: Place,
 }
 
-/// A slot of the index: the low half of a hash, and the spot; 0 if it is free.
-#[derive(Clone, Copy)]
-struct Slot(u64);
-
-impl Slot {
-    fn new(tag: u32, spot: Spot) -> Slot {
-        let place = u64::from(spot.place.number() << 1 | u32::from(spot.is_main));
-        // a place is below 2^31 less one, so that this is never 0
-        Slot(u64::from(tag) << 32 | (place + 1))
+impl Spot {
+    fn number(self) -> u32 {
+        self.place.number() << 1 | u32::from(self.is_main)
     }
 
-    const FREE: Slot = Slot(0);
-
-    fn is_free(self) -> bool {
-        self.0 == 0
+    fn numbered(number: u32) -> Spot {
+        Spot { is_main: number & 1 != 0, place: Place::numbered(number >> 1) }
     }
-
-    fn tag(self) -> u32 {
-        let [a, b, c, d, ..] = self.0.to_be_bytes();
-        u32::from_be_bytes([a, b, c, d])
-    }
-
-    fn spot(self) -> Spot {
-        let [.., a, b, c, d] = self.0.to_be_bytes();
-        let place = u32::from_be_bytes([a, b, c, d]).wrapping_sub(1);
-        Spot { is_main: place & 1 != 0, place: Place::numbered(place >> 1) }
-    }
-}
-
-fn tag_of(hash: u64) -> u32 {
-    let [.., a, b, c, d] = hash.to_be_bytes();
-    u32::from_be_bytes([a, b, c, d])
 }
 
 /// One part of the memory.
 pub struct Shelf {
-    /// Slots, as numbers: a vector of these begins as zeros that are not resident.
-    index: Box<[u64]>,
+    index: Index,
     small: Ring,
     main: Ring,
     ghosts: Ghosts,
-    entries: usize,
     octets: usize,
     evicted: u64,
 }
@@ -184,15 +159,13 @@ impl Shelf {
     /// A shelf that never holds more than `bytes` in all (at least 64 KiB).
     pub fn new(bytes: usize) -> Shelf {
         let bytes = bytes.max(SMALLEST) - size_of::<Shelf>();
-        let slots = bytes / INDEX_PART / size_of::<Slot>();
-        let ghosts = bytes / GHOSTS_PART;
-        let rest = bytes - slots * size_of::<Slot>() - ghosts;
+        let (index, ghosts) = (Index::new(bytes / INDEX_PART), bytes / GHOSTS_PART);
+        let rest = bytes - index.octets() - ghosts;
         Shelf {
-            index: vec![0; slots].into(),
+            index,
             small: Ring::new(rest / SMALL_PART),
             main: Ring::new(rest - rest / SMALL_PART),
             ghosts: Ghosts::new(ghosts),
-            entries: 0,
             octets: 0,
             evicted: 0,
         }
@@ -200,8 +173,7 @@ impl Shelf {
 
     /// What it takes in all, in octets.
     pub fn footprint(&self) -> usize {
-        let index = self.index.len() * size_of::<Slot>();
-        size_of::<Shelf>() + index + self.small.capacity() + self.main.capacity() + self.ghosts.octets()
+        size_of::<Shelf>() + self.index.octets() + self.small.capacity() + self.main.capacity() + self.ghosts.octets()
     }
 
     fn record(&self, spot: Spot) -> &[u8] {
@@ -212,95 +184,30 @@ impl Shelf {
         if spot.is_main { self.main.content_mut(spot.place) } else { self.small.content_mut(spot.place) }
     }
 
-    /// Where the slot of a tag would be: tags are spread evenly, and so are their shares of the index.
-    fn home(&self, tag: u32) -> usize {
-        let slots = u64::try_from(self.index.len()).unwrap_or(u64::MAX);
-        usize::try_from((u64::from(tag) * slots) >> 32).unwrap_or(0)
-    }
-
-    fn at(&self, slot: usize) -> Slot {
-        Slot(self.index[slot])
-    }
-
-    fn next(&self, slot: usize) -> usize {
-        if slot + 1 == self.index.len() { 0 } else { slot + 1 }
-    }
-
-    /// Steps from one slot forward to another.
-    fn steps(&self, from: usize, to: usize) -> usize {
-        if to >= from { to - from } else { to + self.index.len() - from }
-    }
-
-    /// The slot whose tag is that of the hash, and whose spot is the right one.
-    fn slot(&self, hash: u64, is_right: impl Fn(Spot) -> bool) -> Option<usize> {
-        let (tag, mut at) = (tag_of(hash), self.home(tag_of(hash)));
-        // there is always a free one
-        while !self.at(at).is_free() {
-            if self.at(at).tag() == tag && is_right(self.at(at).spot()) {
-                return Some(at);
-            }
-            at = self.next(at);
-        }
-        None
-    }
-
     #[inline]
-    fn slot_of(&self, hash: u64, is_it: impl Fn(&Stored<'_>) -> bool) -> Option<usize> {
-        self.slot(hash, |spot| {
-            let record = self.record(spot);
+    fn slot_of(&self, hash: u64, is_it: impl Fn(&Stored<'_>) -> bool) -> Option<Slot> {
+        self.index.find(hash, |number| {
+            let record = self.record(Spot::numbered(number));
             hash_of(record) == hash && is_it(&stored(record))
         })
     }
 
-    /// A fuller one would have to be searched for long.
-    fn is_index_full(&self) -> bool {
-        self.entries >= self.index.len() / 8 * 7
-    }
-
-    fn enter(&mut self, hash: u64, spot: Spot) {
-        let mut at = self.home(tag_of(hash));
-        while !self.at(at).is_free() {
-            at = self.next(at);
-        }
-        self.index[at] = Slot::new(tag_of(hash), spot).0;
-    }
-
-    /// Frees a slot, and closes the gap for those behind that are looked for through it.
-    fn free(&mut self, slot: usize) {
-        let (mut gap, mut at) = (slot, slot);
-        loop {
-            at = self.next(at);
-            if self.at(at).is_free() {
-                break;
-            }
-            let home = self.home(self.at(at).tag());
-            // it may move into the gap if its home is not between the gap and where it is
-            if self.steps(home, at) >= self.steps(gap, at) {
-                self.index[gap] = self.index[at];
-                gap = at;
-            }
-        }
-        self.index[gap] = Slot::FREE.0;
-    }
-
     fn relocate(&mut self, hash: u64, from: Spot, to: Spot) {
-        if let Some(slot) = self.slot(hash, |spot| spot == from) {
-            self.index[slot] = Slot::new(tag_of(hash), to).0;
+        if let Some(slot) = self.index.find(hash, |number| number == from.number()) {
+            self.index.set(slot, to.number());
         }
     }
 
     fn cost(record: &[u8]) -> usize {
-        taken_by(record.len()) + size_of::<Slot>()
+        taken_by(record.len()) + Index::EACH
     }
 
     /// Takes an entry out of the index, and of the count; its record is dead.
-    fn bury(&mut self, slot: usize) {
-        let spot = self.at(slot).spot();
-        self.free(slot);
-        let record = self.record_mut(spot);
+    fn bury(&mut self, slot: Slot) {
+        let record = self.record_mut(Spot::numbered(slot.number));
         record[field::IS_DEAD] = 1;
-        let cost = Self::cost(record);
-        self.entries -= 1;
+        let (hash, cost) = (hash_of(record), Self::cost(record));
+        self.index.free(hash, slot);
         self.octets = self.octets.saturating_sub(cost);
     }
 
@@ -308,7 +215,7 @@ impl Shelf {
     #[inline]
     pub fn find(&mut self, hash: u64, is_it: impl Fn(&Stored<'_>) -> bool) -> Option<Stored<'_>> {
         let slot = self.slot_of(hash, is_it)?;
-        let record = self.record_mut(self.at(slot).spot());
+        let record = self.record_mut(Spot::numbered(slot.number));
         record[field::USES] = (record[field::USES] + 1).min(MOST_USES);
         Some(stored(record))
     }
@@ -316,7 +223,7 @@ impl Shelf {
     /// Lets the stamp of an entry be changed, which counts as no use. False if there is no such entry.
     pub fn amend(&mut self, hash: u64, is_it: impl Fn(&Stored<'_>) -> bool, change: impl FnOnce(&mut Stamp)) -> bool {
         let Some(slot) = self.slot_of(hash, is_it) else { return false };
-        let record = self.record_mut(self.at(slot).spot());
+        let record = self.record_mut(Spot::numbered(slot.number));
         let mut stamp = stamp_of(record);
         change(&mut stamp);
         write_stamp(record, &stamp);
@@ -343,7 +250,7 @@ impl Shelf {
         }
         let mut is_main = self.ghosts.take(hash);
         if let Some(slot) = is_known {
-            let spot = self.at(slot).spot();
+            let spot = Spot::numbered(slot.number);
             let record = self.record_mut(spot);
             if taken_by(record.len()) == taken_by(wanted) {
                 write(record, hash, entry, 0);
@@ -354,7 +261,7 @@ impl Shelf {
             self.bury(slot);
         }
         is_main |= taken_by(wanted) > self.small.capacity() / 2;
-        while self.is_index_full() {
+        while self.index.is_full() {
             if self.small.is_empty() { self.make_room_in_main(&is_worth) } else { self.make_room_in_small(&is_worth) }
         }
         let Some(place) = self.push(is_main, wanted, &is_worth) else { return false };
@@ -362,9 +269,8 @@ impl Shelf {
         let record = self.record_mut(spot);
         write(record, hash, entry, 0);
         let cost = Self::cost(record);
-        self.entries += 1;
         self.octets += cost;
-        self.enter(hash, spot);
+        self.index.enter(hash, spot.number());
         true
     }
 
@@ -391,7 +297,7 @@ impl Shelf {
             let (hash, length, is_worth_it) = (hash_of(record), record.len(), is_worth(&stamp_of(record)));
             let to = match record[field::USES] {
                 _ if !is_worth_it => None,
-                0 if self.is_index_full() => None,
+                0 if self.index.is_full() => None,
                 0 => self.main.push(length),
                 _ => self.push(true, length, is_worth),
             };
@@ -437,7 +343,7 @@ impl Shelf {
 
     /// An entry leaves to make room.
     fn lose(&mut self, hash: u64, spot: Spot, was_worth: bool) {
-        if let Some(slot) = self.slot(hash, |found| found == spot) {
+        if let Some(slot) = self.index.find(hash, |number| number == spot.number()) {
             self.bury(slot);
             self.evicted += u64::from(was_worth);
         }
@@ -452,22 +358,18 @@ impl Shelf {
 
     /// Removes all entries that `unwanted` names; how many there were.
     pub fn remove_where(&mut self, unwanted: impl Fn(&Stored<'_>) -> bool) -> usize {
-        let before = self.entries;
-        let mut at = 0;
-        while at < self.index.len() {
-            let slot = self.at(at);
-            // another one may move to the slot that becomes free
-            if !slot.is_free() && unwanted(&stored(self.record(slot.spot()))) {
-                self.bury(at);
-            } else {
-                at += 1;
+        let (before, mut next) = (self.entries(), self.index.first());
+        while let Some(slot) = next {
+            if unwanted(&stored(self.record(Spot::numbered(slot.number)))) {
+                self.bury(slot);
             }
+            next = self.index.after(slot);
         }
-        if self.entries == 0 {
+        if self.entries() == 0 {
             self.small.clear();
             self.main.clear();
         }
-        before - self.entries
+        before - self.entries()
     }
 
     /// Shows every entry, those of use first, in either ring the oldest first.
@@ -480,7 +382,7 @@ impl Shelf {
 
     /// How many entries there are.
     pub fn entries(&self) -> usize {
-        self.entries
+        self.index.taken()
     }
 
     /// Octets of the entries, with what is kept beside each.

@@ -98,6 +98,7 @@ const LAYERS: &[(u8, &[&str])] = &[
         &[
             "bell",
             "cache/ghosts",
+            "cache/index",
             "cache/ring",
             "clock",
             "config/options",

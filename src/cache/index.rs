@@ -1,0 +1,202 @@
+//! Numbers by the hash of a key, in memory that never grows (pure).
+//!
+//! The slots stand in lines of ten, each as long as a line of the processor's cache: the numbers, a few bits of each hash, and
+//! how many keys found their line full and stand behind it. Most looks are for what is not there: they read one line, all of
+//! whose slots are compared at once, so that nothing waits for a guess about what comes from memory.
+
+/// Words of a line: five with two numbers each, two with four prints, and one with the last two and a count.
+const LINE: usize = 8;
+/// Octets of a line.
+const LINE_OCTETS: usize = LINE * size_of::<u64>();
+/// Slots of a line.
+const SLOTS: usize = 10;
+/// The words with prints.
+const PRINTS: usize = SLOTS / 2;
+/// Prints in one word.
+const LANES: usize = 4;
+/// The lowest bit of each lane, and the highest.
+const LOWEST: u64 = 0x0001_0001_0001_0001;
+const HIGHEST: u64 = LOWEST << 15;
+/// Where the last word has the count, above its two prints.
+const COUNT: u32 = 32;
+
+/// A slot that is taken, and the number in it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Slot {
+    line: usize,
+    at: usize,
+    /// The number.
+    pub number: u32,
+}
+
+/// The numbers.
+pub struct Index {
+    /// Zeros in the beginning, which are not resident before they are used.
+    words: Box<[u64]>,
+    /// Where in them the first line begins, so that each is one of the processor's.
+    start: usize,
+    lines: usize,
+    taken: usize,
+}
+
+/// The few bits of a hash that are kept; never 0, which stands for a free slot.
+fn print_of(hash: u64) -> u64 {
+    (hash >> 32 & 0xffff).max(1)
+}
+
+/// The lanes of a word that hold this print, each by its highest bit.
+fn lanes_with(print: u64, word: u64) -> u64 {
+    let differing = word ^ (LOWEST * print);
+    !(((differing & !HIGHEST) + !HIGHEST) | differing | !HIGHEST)
+}
+
+impl Index {
+    /// Octets for each number, in an index of which every slot is taken.
+    pub const EACH: usize = LINE_OCTETS.div_ceil(SLOTS);
+
+    /// An index that takes at most so many octets, and at least room for one line.
+    pub fn new(octets: usize) -> Index {
+        // a part of a line is lost before the first one
+        let lines = (octets / LINE_OCTETS).saturating_sub(1).max(1);
+        let words: Box<[u64]> = vec![0; lines * LINE + LINE - 1].into();
+        let start = words.as_ptr().align_offset(LINE_OCTETS).min(LINE - 1);
+        Index { words, start, lines, taken: 0 }
+    }
+
+    /// Octets that it takes.
+    pub fn octets(&self) -> usize {
+        size_of_val(&*self.words)
+    }
+
+    /// How many numbers there are.
+    pub fn taken(&self) -> usize {
+        self.taken
+    }
+
+    /// Whether it should take no more: a fuller one would have to be searched for long.
+    pub fn is_full(&self) -> bool {
+        self.taken >= self.lines * SLOTS / 8 * 7
+    }
+
+    /// The line where a key should stand: hashes are spread evenly, and so are their shares of the lines.
+    fn home(&self, hash: u64) -> usize {
+        let lines = u64::try_from(self.lines).unwrap_or(u64::MAX);
+        usize::try_from(((hash & u64::from(u32::MAX)) * lines) >> 32).unwrap_or(0)
+    }
+
+    fn next(&self, line: usize) -> usize {
+        if line + 1 == self.lines { 0 } else { line + 1 }
+    }
+
+    fn line(&self, line: usize) -> &[u64; LINE] {
+        const NONE: [u64; LINE] = [0; LINE];
+        self.words[self.start + line * LINE..].first_chunk().unwrap_or(&NONE)
+    }
+
+    fn word(&mut self, line: usize, word: usize) -> &mut u64 {
+        &mut self.words[self.start + line * LINE + word]
+    }
+
+    /// The slots of a line that hold this print, the first one first.
+    fn slots_with(words: &[u64; LINE], print: u64) -> impl Iterator<Item = usize> + use<> {
+        let [.., a, b, c] = *words;
+        // the last word's count is no print
+        let lanes = [lanes_with(print, a), lanes_with(print, b), lanes_with(print, c) & u64::from(u32::MAX)];
+        // one number in which each slot has a bit: each word's lanes are shifted by another number of bits
+        let mut bits = lanes[0] >> 15 | lanes[1] >> 14 | lanes[2] >> 13;
+        std::iter::from_fn(move || {
+            if bits == 0 {
+                return None;
+            }
+            let bit = bits.trailing_zeros() as usize;
+            bits &= bits - 1;
+            Some(bit % 16 * LANES + bit / 16)
+        })
+    }
+
+    fn number_at(words: &[u64; LINE], at: usize) -> u32 {
+        let [low, high] = [words[at / 2] & u64::from(u32::MAX), words[at / 2] >> 32];
+        u32::try_from(if at.is_multiple_of(2) { low } else { high }).unwrap_or(0)
+    }
+
+    /// Puts another number into a slot.
+    pub fn set(&mut self, Slot { line, at, .. }: Slot, number: u32) {
+        let (shift, word) = (at % 2 * 32, self.word(line, at / 2));
+        *word = *word & !(u64::from(u32::MAX) << shift) | u64::from(number) << shift;
+    }
+
+    fn set_print(&mut self, Slot { line, at, .. }: Slot, print: u64) {
+        let (shift, word) = (at % LANES * 16, self.word(line, PRINTS + at / LANES));
+        *word = *word & !(0xffff << shift) | print << shift;
+    }
+
+    /// The slot of a key with this hash whose number is the right one.
+    #[inline]
+    pub fn find(&self, hash: u64, is_right: impl Fn(u32) -> bool) -> Option<Slot> {
+        let (print, mut line) = (print_of(hash), self.home(hash));
+        for _ in 0..self.lines {
+            let words = self.line(line);
+            for at in Self::slots_with(words, print) {
+                let number = Self::number_at(words, at);
+                if is_right(number) {
+                    return Some(Slot { line, at, number });
+                }
+            }
+            if words[LINE - 1] >> COUNT == 0 {
+                // nobody had to go further
+                break;
+            }
+            line = self.next(line);
+        }
+        None
+    }
+
+    /// Adds a number under a hash. There must be room: that it is not full.
+    pub fn enter(&mut self, hash: u64, number: u32) {
+        let mut line = self.home(hash);
+        for _ in 0..self.lines {
+            if let Some(at) = Self::slots_with(self.line(line), 0).next() {
+                let slot = Slot { line, at, number };
+                self.set(slot, number);
+                self.set_print(slot, print_of(hash));
+                self.taken += 1;
+                return;
+            }
+            *self.word(line, LINE - 1) += 1 << COUNT;
+            line = self.next(line);
+        }
+    }
+
+    /// Frees a slot that was found by this hash.
+    pub fn free(&mut self, hash: u64, slot: Slot) {
+        let mut line = self.home(hash);
+        while line != slot.line {
+            *self.word(line, LINE - 1) -= 1 << COUNT;
+            line = self.next(line);
+        }
+        self.set_print(slot, 0);
+        self.taken = self.taken.saturating_sub(1);
+    }
+
+    /// The first slot that is taken.
+    pub fn first(&self) -> Option<Slot> {
+        self.from(0, 0)
+    }
+
+    /// The next one behind this one.
+    pub fn after(&self, Slot { line, at, .. }: Slot) -> Option<Slot> {
+        self.from(line, at + 1)
+    }
+
+    fn from(&self, first: usize, at: usize) -> Option<Slot> {
+        (first..self.lines).find_map(|line| {
+            let (words, from) = (self.line(line), if line == first { at } else { 0 });
+            let is_taken = |&at: &usize| words[PRINTS + at / LANES] >> (at % LANES * 16) & 0xffff != 0;
+            (from..SLOTS).find(is_taken).map(|at| Slot { line, at, number: Self::number_at(words, at) })
+        })
+    }
+}
+
+#[cfg(test)]
+#[path = "index_tests.rs"]
+mod index_tests;
