@@ -5,83 +5,81 @@
 //! two, never waits, and neither does one whose queries are many only because their resolver is far away.
 
 use std::cell::{Cell, RefCell};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::time::{ClockId, clock_gettime};
 
-/// How long a query waits at the most, on all of its way: some tens of packets' worth under load, and nothing that a client
-/// could feel.
-const PAUSE: Duration = Duration::from_micros(50);
-/// Packets that a wake-up brings on average from which on it is worth it, in eighths.
+/// A pause is as long as the work on so many packets: much shorter, and hardly more would have come; much longer, and those
+/// who wait for this worker would have nothing to do meanwhile.
+const WORTH: u32 = 8;
+/// The longest pause: nothing that a client could feel.
+const LONGEST: Duration = Duration::from_micros(100);
+/// Packets that a wake-up brings on average from which on a pause is worth it, in eighths.
 const BUSY: u32 = 3 * 8;
 /// Packets of one wake-up that count.
 const MOST: u32 = 1000;
+/// The longest work on one packet that counts, in nanoseconds: more is time that others had the processor.
+const MOST_EACH: u32 = 100_000;
 
 /// What wake-ups have brought of late.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Pace {
     /// Packets for each wake-up, smoothed, in eighths.
     average: u32,
-    /// Those of them that came from resolvers.
-    from_resolvers: u32,
-}
-
-/// What a wake-up has brought.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Brought {
-    /// Packets from clients.
-    pub queries: u32,
-    /// Packets from resolvers.
-    pub answers: u32,
+    /// Nanoseconds that a packet takes, smoothed; 0 if that is not known yet.
+    each: u32,
 }
 
 impl Pace {
-    /// How long to wait before sleeping until something comes, after a wake-up that has brought this. A query that must be
-    /// asked passes here twice, once on each way: the more of them there are, the shorter is the pause, or the client and
-    /// the resolver would have nothing to do at the same time.
-    pub fn pause(&mut self, brought: Brought) -> Option<Duration> {
-        let Brought { queries, answers } = brought;
-        if queries == 0 && answers == 0 {
+    /// Whether wake-ups bring so much that it matters how long the work takes.
+    pub fn is_busy(&self) -> bool {
+        self.average >= BUSY
+    }
+
+    /// How long to wait before sleeping until something comes, after a wake-up that has brought so many packets, from
+    /// clients and from resolvers. `worked`: the time since the wake-up, if it was looked at.
+    pub fn pause(&mut self, packets: usize, worked: Option<Duration>) -> Option<Duration> {
+        if packets == 0 {
             // nothing came: whoever waited for more would wait for nothing
             *self = Pace::default();
             return None;
         }
-        let (queries, answers) = (queries.min(MOST), answers.min(MOST));
-        self.average = self.average - self.average / 8 + queries + answers;
-        self.from_resolvers = self.from_resolvers - self.from_resolvers / 8 + answers;
-        let from_clients = self.average.saturating_sub(self.from_resolvers);
-        (self.average >= BUSY && from_clients > 0).then(|| PAUSE * from_clients / self.average)
+        let packets = u32::try_from(packets).unwrap_or(MOST).min(MOST);
+        self.average = self.average - self.average / 8 + packets;
+        if let Some(worked) = worked {
+            let each = u32::try_from(worked.as_nanos() / u128::from(packets)).unwrap_or(MOST_EACH).min(MOST_EACH);
+            self.each = if self.each == 0 { each } else { self.each - self.each / 8 + each / 8 };
+        }
+        let pause = Duration::from_nanos(u64::from(self.each * WORTH)).min(LONGEST);
+        (self.is_busy() && self.each > 0).then_some(pause)
     }
 }
 
 thread_local! {
-    static BROUGHT: Cell<Brought> = const { Cell::new(Brought { queries: 0, answers: 0 }) };
-    static PACE: RefCell<Pace> = const { RefCell::new(Pace { average: 0, from_resolvers: 0 }) };
+    static BROUGHT: Cell<usize> = const { Cell::new(0) };
+    static PACE: RefCell<Pace> = const { RefCell::new(Pace { average: 0, each: 0 }) };
+    static WOKEN: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
-fn count(packets: usize) -> u32 {
-    u32::try_from(packets).unwrap_or(u32::MAX)
-}
-
-/// Packets from clients that have been taken in on this thread.
+/// Packets from clients or resolvers that have been taken in on this thread.
 #[inline]
-pub fn brought_queries(packets: usize) {
-    let Brought { queries, answers } = BROUGHT.get();
-    BROUGHT.set(Brought { queries: queries.saturating_add(count(packets)), answers });
-}
-
-/// Packets from resolvers that have been taken in on this thread.
-#[inline]
-pub fn brought_answers(packets: usize) {
-    let Brought { queries, answers } = BROUGHT.get();
-    BROUGHT.set(Brought { queries, answers: answers.saturating_add(count(packets)) });
+pub fn brought(packets: usize) {
+    BROUGHT.set(BROUGHT.get().saturating_add(packets));
 }
 
 /// Called on a worker's thread whenever it has nothing left to do.
 pub fn before_sleep() {
-    let pause = PACE.with(|pace| pace.borrow_mut().pause(BROUGHT.take()));
+    let worked = WOKEN.take().map(|woken| woken.elapsed());
+    let pause = PACE.with(|pace| pace.borrow_mut().pause(BROUGHT.take(), worked));
     if let Some(pause) = pause {
         std::thread::sleep(pause);
+    }
+}
+
+/// Called on a worker's thread whenever something has come.
+pub fn after_sleep() {
+    if PACE.with(|pace| pace.borrow().is_busy()) {
+        WOKEN.set(Some(Instant::now()));
     }
 }
 
@@ -100,48 +98,63 @@ pub fn be_punctual() {
 
 #[cfg(test)]
 mod tests {
-    use super::{Brought, PAUSE, Pace};
+    use super::{LONGEST, Pace, WORTH};
+    use std::time::Duration;
 
-    fn queries(queries: u32) -> Brought {
-        Brought { queries, answers: 0 }
+    fn us(count: u64) -> Option<Duration> {
+        Some(Duration::from_micros(count))
     }
 
     #[test]
     fn wake_ups_that_bring_much_are_made_fewer() {
         let mut pace = Pace::default();
-        let mut pauses = (0..40).map(|_| pace.pause(queries(4)));
+        let mut pauses = (0..40).map(|_| pace.pause(4, us(12)));
         assert_eq!(pauses.next(), Some(None), "one alone says little");
-        assert_eq!(pauses.last(), Some(Some(PAUSE)));
+        assert_eq!(pauses.last(), Some(us(3).map(|each| each * WORTH)));
     }
 
     #[test]
-    fn what_goes_to_a_resolver_and_back_waits_no_longer_in_all() {
+    fn a_pause_is_as_long_as_some_packets_take_and_never_long() {
         let mut pace = Pace::default();
-        let half = (0..100).filter_map(|_| pace.pause(Brought { queries: 16, answers: 16 })).last();
-        assert_eq!(half, Some(PAUSE / 2));
-        let turns = (0..100).map(|turn| pace.pause(Brought { queries: turn % 2 * 32, answers: (turn + 1) % 2 * 32 }));
-        let total: u128 = turns.skip(50).flatten().map(|pause| pause.as_micros()).sum();
-        assert!((22..=28).contains(&(total / 50)), "{total}");
+        let mut last = |packets: usize, micros: u64| (0..100).filter_map(|_| pace.pause(packets, us(micros))).last();
+        for (packets, micros, each) in [(20, 40, 2), (20, 120, 6), (100, 800, 8), (4, 8, 2)] {
+            let pause = last(packets, micros).unwrap_or_default();
+            let expected = Duration::from_micros(each) * WORTH;
+            assert!(pause > expected * 9 / 10 && pause < expected * 11 / 10, "{pause:?} for {each} us");
+        }
+        // others had the processor meanwhile
+        assert_eq!(last(4, 10_000_000), Some(LONGEST));
+    }
+
+    #[test]
+    fn whoever_has_not_looked_at_the_time_yet_does_not_wait() {
+        let mut pace = Pace::default();
+        assert!((0..100).all(|_| pace.pause(20, None).is_none()) && pace.is_busy());
+        let pause = us(3).map(|each| each * WORTH);
+        assert_eq!(pace.pause(20, us(60)), pause);
+        assert_eq!(pace.pause(20, None), pause);
     }
 
     #[test]
     fn one_packet_at_a_time_never_waits_and_neither_do_two() {
         let mut pace = Pace::default();
-        assert!((0..10_000).all(|turn| pace.pause(queries(1 + turn % 2)).is_none()));
-        assert!((0..10_000).all(|_| pace.pause(Brought { queries: 1, answers: 1 }).is_none()));
+        assert!((0..10_000).all(|turn| pace.pause(1 + turn % 2, us(9)).is_none() && !pace.is_busy()));
     }
 
     #[test]
     fn as_soon_as_nothing_comes_nothing_is_waited_for() {
         let mut pace = Pace::default();
-        assert!((0..100).filter_map(|_| pace.pause(queries(20))).count() > 90);
-        assert_eq!((pace.pause(queries(0)), pace.pause(queries(2))), (None, None));
+        assert!((0..100).filter_map(|_| pace.pause(20, us(60))).count() > 90);
+        assert_eq!((pace.pause(0, us(60)), pace.pause(2, us(60))), (None, None));
     }
 
     #[test]
     fn no_number_is_too_large() {
         let mut pace = Pace::default();
-        let all = Brought { queries: u32::MAX, answers: u32::MAX };
-        assert_eq!((0..100).filter_map(|_| pace.pause(all)).last(), Some(PAUSE / 2));
+        let longest = Some(Duration::MAX);
+        assert_eq!(
+            (0..100).filter_map(|_| pace.pause(1, longest).or(pace.pause(usize::MAX, longest))).last(),
+            Some(LONGEST)
+        );
     }
 }

@@ -93,6 +93,7 @@ pub fn start(number: usize, work: Work) -> io::Result<JoinHandle<io::Result<()>>
             .enable_all()
             .event_interval(EVENT_INTERVAL)
             .on_thread_park(pace::before_sleep)
+            .on_thread_unpark(pace::after_sleep)
             .build_local(LocalOptions::default())?;
         runtime.block_on(run(number, work))
     })

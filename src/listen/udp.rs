@@ -130,7 +130,7 @@ impl<A: Fn(Rc<Path>, Pending) -> F, F: Future<Output = Vec<u8>>> Service<A, F> {
             };
             match self.inbox.receive(self.socket.as_fd()) {
                 Ok(count) => {
-                    pace::brought_queries(count);
+                    pace::brought(count);
                     if count < BATCH {
                         // there was room for more: nothing waits, and the kernel will say when something does
                         ready.clear_ready();
