@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use proptest::prelude::*;
 
-use super::{Index, LINE_OCTETS, SLOTS, Slot, lanes_with};
+use super::{Index, LINE_OCTETS, PRINTS, SLOTS, Slot, lanes_with};
 
 /// An index with so many lines.
 fn of_lines(lines: usize) -> Index {
@@ -64,8 +64,8 @@ fn numbers_of_one_hash_fill_one_line_after_another_and_leave_no_trace() {
             index.free(hash, slot);
             assert_eq!(index.find(hash, |found| found == number), None);
         }
-        assert!(index.taken() == 0 && index.words.iter().all(|word| word >> 32 == 0 || *word < 1 << 40), "{hash:x}");
-        assert!((0..5).all(|line| index.line(line)[7] == 0 && index.line(line)[5] == 0));
+        assert_eq!((index.taken(), index.first()), (0, None));
+        assert!((0..5).all(|line| index.line(line)[PRINTS..] == [0; 3]), "{hash:x}");
         (0..all).for_each(|number| index.enter(hash, u32::try_from(number).unwrap()));
         assert!(index.is_full() && slots(&index).len() == all && index.find(hash, |_| false).is_none());
     }
