@@ -11,7 +11,7 @@ use nix::time::{ClockId, clock_gettime};
 
 /// A pause is as long as the work on so many packets: much shorter, and hardly more would have come; much longer, and those
 /// who wait for this worker would have nothing to do meanwhile.
-const WORTH: u32 = 8;
+const WORTH: u32 = 6;
 /// The longest pause: nothing that a client could feel.
 const LONGEST: Duration = Duration::from_micros(100);
 /// Packets that a wake-up brings on average from which on a pause is worth it, in eighths.
