@@ -1,8 +1,9 @@
 //! When a worker that has much to do waits a little before it looks for more: what comes meanwhile is done in one go, and
 //! half of what a packet costs is being woken for it.
 //!
-//! The decision is a pure function of what the last wake-ups have brought. A quiet machine, where each brings one packet or
-//! two, never waits, and neither does one whose queries are many only because their resolver is far away.
+//! The decision is a pure function of what the last wake-ups have brought, and of how long that took. A quiet machine, where
+//! each brings one packet or two, never waits, and neither does one whose queries are many only because their resolver is
+//! far away.
 
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};

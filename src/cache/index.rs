@@ -97,7 +97,7 @@ impl Index {
         &mut self.words[self.start + line * LINE + word]
     }
 
-    /// The slots of a line that hold this print, the first one first.
+    /// The slots of a line that hold this print, in no order that matters.
     fn slots_with(words: &[u64; LINE], print: u64) -> impl Iterator<Item = usize> + use<> {
         let [.., a, b, c] = *words;
         // the last word's count is no print
