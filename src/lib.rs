@@ -32,7 +32,6 @@ pub mod memory;
 /// Answers from memory.
 pub mod cache {
     pub mod answers;
-    pub mod ghosts;
     pub mod index;
     pub mod joined;
     pub mod ring;

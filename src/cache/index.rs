@@ -1,24 +1,34 @@
-//! Numbers by the hash of a key, in memory that never grows (pure).
+//! Numbers by the hash of a key, and the ghosts of keys that have lately left, in memory that never grows (pure).
 //!
-//! The slots stand in lines of ten, each as long as a line of the processor's cache: the numbers, a few bits of each hash, and
-//! how many keys found their line full and stand behind it. Most looks are for what is not there: they read one line, all of
-//! whose slots are compared at once, so that nothing waits for a guess about what comes from memory.
+//! The slots stand in lines of eight, each as long as a line of the processor's cache: the numbers, a few bits of each hash,
+//! as many of seven keys that have left, and how many keys found their line full and stand behind it. Most looks are for what
+//! is not there: they read one line, all of whose slots are compared at once, so that nothing waits for a guess about what
+//! comes from memory, and what they have read tells of the ghosts as well.
+//!
+//! Ghosts may be forgotten, and one key may be taken for another's ghost: neither does more than to misplace an answer.
 
-/// Words of a line: five with two numbers each, two with four prints, and one with the last two and a count.
+/// Words of a line: four with two numbers each, two with four prints, and two with the prints of ghosts, the latest lowest,
+/// the last of which has a count above three of them.
 const LINE: usize = 8;
 /// Octets of a line.
 const LINE_OCTETS: usize = LINE * size_of::<u64>();
 /// Slots of a line.
-const SLOTS: usize = 10;
+const SLOTS: usize = 8;
 /// The words with prints.
 const PRINTS: usize = SLOTS / 2;
+/// The words with ghosts.
+const GHOSTS: usize = PRINTS + SLOTS / LANES;
 /// Prints in one word.
 const LANES: usize = 4;
 /// The lowest bit of each lane, and the highest.
 const LOWEST: u64 = 0x0001_0001_0001_0001;
 const HIGHEST: u64 = LOWEST << 15;
-/// Where the last word has the count, above its two prints.
-const COUNT: u32 = 32;
+/// Where the last word has the count, above its three ghosts.
+const COUNT: u32 = 48;
+/// That part of it which is not the count.
+const BELOW_COUNT: u64 = (1 << COUNT) - 1;
+/// A count that has come this far says only that there are many, and stays.
+const MANY: u64 = u64::MAX >> COUNT;
 
 /// A slot that is taken, and the number in it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -99,11 +109,9 @@ impl Index {
 
     /// The slots of a line that hold this print, in no order that matters.
     fn slots_with(words: &[u64; LINE], print: u64) -> impl Iterator<Item = usize> + use<> {
-        let [.., a, b, c] = *words;
-        // the last word's count is no print
-        let lanes = [lanes_with(print, a), lanes_with(print, b), lanes_with(print, c) & u64::from(u32::MAX)];
+        let [.., a, b, _, _] = *words;
         // one number in which each slot has a bit: each word's lanes are shifted by another number of bits
-        let mut bits = lanes[0] >> 15 | lanes[1] >> 14 | lanes[2] >> 13;
+        let mut bits = lanes_with(print, a) >> 15 | lanes_with(print, b) >> 14;
         std::iter::from_fn(move || {
             if bits == 0 {
                 return None;
@@ -112,6 +120,19 @@ impl Index {
             bits &= bits - 1;
             Some(bit % 16 * LANES + bit / 16)
         })
+    }
+
+    /// How many keys found this line full and stand behind it.
+    fn passed(words: &[u64; LINE]) -> u64 {
+        words[LINE - 1] >> COUNT
+    }
+
+    fn count(&mut self, line: usize, change: impl Fn(u64) -> u64) {
+        let passed = Self::passed(self.line(line));
+        if passed < MANY {
+            let word = self.word(line, LINE - 1);
+            *word = *word & BELOW_COUNT | change(passed) << COUNT;
+        }
     }
 
     fn number_at(words: &[u64; LINE], at: usize) -> u32 {
@@ -142,7 +163,7 @@ impl Index {
                     return Some(Slot { line, at, number });
                 }
             }
-            if words[LINE - 1] >> COUNT == 0 {
+            if Self::passed(words) == 0 {
                 // nobody had to go further
                 break;
             }
@@ -162,7 +183,7 @@ impl Index {
                 self.taken += 1;
                 return;
             }
-            *self.word(line, LINE - 1) += 1 << COUNT;
+            self.count(line, |passed| passed + 1);
             line = self.next(line);
         }
     }
@@ -171,11 +192,34 @@ impl Index {
     pub fn free(&mut self, hash: u64, slot: Slot) {
         let mut line = self.home(hash);
         while line != slot.line {
-            *self.word(line, LINE - 1) -= 1 << COUNT;
+            self.count(line, |passed| passed.saturating_sub(1));
             line = self.next(line);
         }
         self.set_print(slot, 0);
         self.taken = self.taken.saturating_sub(1);
+    }
+
+    /// A key leaves its ghost; of those that stand in the same line the oldest one may have to go.
+    pub fn leave_ghost(&mut self, hash: u64) {
+        let (print, line) = (print_of(hash), self.home(hash));
+        let word = self.word(line, GHOSTS);
+        let later = *word;
+        *word = later << 16 | print;
+        let word = self.word(line, GHOSTS + 1);
+        *word = *word & !BELOW_COUNT | (*word << 16 | later >> COUNT) & BELOW_COUNT;
+    }
+
+    /// Whether a key has left a ghost; if so it is there no more.
+    pub fn take_ghost(&mut self, hash: u64) -> bool {
+        let (print, line) = (print_of(hash), self.home(hash));
+        for (word, lanes) in [(GHOSTS, u64::MAX), (GHOSTS + 1, BELOW_COUNT)] {
+            let found = lanes_with(print, *self.word(line, word)) & lanes;
+            if found != 0 {
+                *self.word(line, word) &= !(0xffff << (found.trailing_zeros() - 15));
+                return true;
+            }
+        }
+        false
     }
 
     /// The first slot that is taken.

@@ -5,17 +5,14 @@
 //! once when it comes again. At the end of the main ring an answer that was of use gets another turn. So a scan of names
 //! passes through the small ring and moves nothing else out.
 //!
-//! All octets are allocated at the beginning, as zeros that become resident when they are first used: the rings, an index,
-//! the ghosts. Nothing is allocated afterwards.
+//! All octets are allocated at the beginning, as zeros that become resident when they are first used: the rings, and an index
+//! with the ghosts. Nothing is allocated afterwards.
 
-use super::ghosts::Ghosts;
 use super::index::{Index, Slot};
 use super::ring::{Place, Ring, taken_by};
 
 /// Part of the octets that the index takes: one in so many.
-const INDEX_PART: usize = 14;
-/// Part of the octets that the ghosts take.
-const GHOSTS_PART: usize = 64;
+const INDEX_PART: usize = 11;
 /// Part of the rest that the small ring takes.
 const SMALL_PART: usize = 10;
 /// Uses are counted so far.
@@ -150,7 +147,6 @@ pub struct Shelf {
     index: Index,
     small: Ring,
     main: Ring,
-    ghosts: Ghosts,
     octets: usize,
     evicted: u64,
 }
@@ -159,13 +155,12 @@ impl Shelf {
     /// A shelf that never holds more than `bytes` in all (at least 64 KiB).
     pub fn new(bytes: usize) -> Shelf {
         let bytes = bytes.max(SMALLEST) - size_of::<Shelf>();
-        let (index, ghosts) = (Index::new(bytes / INDEX_PART), bytes / GHOSTS_PART);
-        let rest = bytes - index.octets() - ghosts;
+        let index = Index::new(bytes / INDEX_PART);
+        let rest = bytes - index.octets();
         Shelf {
             index,
             small: Ring::new(rest / SMALL_PART),
             main: Ring::new(rest - rest / SMALL_PART),
-            ghosts: Ghosts::new(ghosts),
             octets: 0,
             evicted: 0,
         }
@@ -173,7 +168,7 @@ impl Shelf {
 
     /// What it takes in all, in octets.
     pub fn footprint(&self) -> usize {
-        size_of::<Shelf>() + self.index.octets() + self.small.capacity() + self.main.capacity() + self.ghosts.octets()
+        size_of::<Shelf>() + self.index.octets() + self.small.capacity() + self.main.capacity()
     }
 
     fn record(&self, spot: Spot) -> &[u8] {
@@ -248,7 +243,7 @@ impl Shelf {
             is_known.into_iter().for_each(|slot| self.bury(slot));
             return false;
         }
-        let mut is_main = self.ghosts.take(hash);
+        let mut is_main = self.index.take_ghost(hash);
         if let Some(slot) = is_known {
             let spot = Spot::numbered(slot.number);
             let record = self.record_mut(spot);
@@ -305,7 +300,7 @@ impl Shelf {
                 Some(place) => self.promote(hash, from, Spot { is_main: true, place }),
                 None => {
                     self.lose(hash, from, is_worth_it);
-                    self.ghosts.add(hash);
+                    self.index.leave_ghost(hash);
                 }
             }
         }

@@ -97,7 +97,6 @@ const LAYERS: &[(u8, &[&str])] = &[
         0,
         &[
             "bell",
-            "cache/ghosts",
             "cache/index",
             "cache/ring",
             "clock",
