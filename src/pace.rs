@@ -1,6 +1,9 @@
 //! When a worker that has much to do waits a little before it looks for more: what comes meanwhile is done in one go, and
 //! half of what a packet costs is being woken for it.
 //!
+//! It first lets others have the processor: where the clients or the resolver are on this machine, they have something to do
+//! with it, and the time is not lost. Only if nobody wants it does the worker sleep.
+//!
 //! The decision is a pure function of what the last wake-ups have brought, and of how long that took. A quiet machine, where
 //! each brings one packet or two, never waits, and neither does one whose queries are many only because their resolver is
 //! far away.
@@ -21,6 +24,9 @@ const BUSY: u32 = 3 * 8;
 const MOST: u32 = 1000;
 /// The longest work on one packet that counts, in nanoseconds: more is time that others had the processor.
 const MOST_EACH: u32 = 100_000;
+
+/// A worker that gets the processor back within this time is the only one that wants it.
+const UNWANTED: Duration = Duration::from_micros(3);
 
 /// What wake-ups have brought of late.
 #[derive(Clone, Copy, Debug, Default)]
@@ -73,7 +79,11 @@ pub fn before_sleep() {
     let worked = WOKEN.take().map(|woken| woken.elapsed());
     let pause = PACE.with(|pace| pace.borrow_mut().pause(BROUGHT.take(), worked));
     if let Some(pause) = pause {
-        std::thread::sleep(pause);
+        let offered = Instant::now();
+        std::thread::yield_now();
+        if offered.elapsed() < UNWANTED {
+            std::thread::sleep(pause);
+        }
     }
 }
 
