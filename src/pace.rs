@@ -24,7 +24,6 @@ const BUSY: u32 = 3 * 8;
 const MOST: u32 = 1000;
 /// The longest work on one packet that counts, in nanoseconds: more is time that others had the processor.
 const MOST_EACH: u32 = 100_000;
-
 /// A worker that gets the processor back within this time is the only one that wants it.
 const UNWANTED: Duration = Duration::from_micros(3);
 

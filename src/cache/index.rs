@@ -203,10 +203,10 @@ impl Index {
     pub fn leave_ghost(&mut self, hash: u64) {
         let (print, line) = (print_of(hash), self.home(hash));
         let word = self.word(line, GHOSTS);
-        let later = *word;
-        *word = later << 16 | print;
+        let (oldest, others) = (*word >> 48, *word << 16);
+        *word = others | print;
         let word = self.word(line, GHOSTS + 1);
-        *word = *word & !BELOW_COUNT | (*word << 16 | later >> COUNT) & BELOW_COUNT;
+        *word = *word & !BELOW_COUNT | (*word << 16 | oldest) & BELOW_COUNT;
     }
 
     /// Whether a key has left a ghost; if so it is there no more.
