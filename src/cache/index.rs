@@ -16,10 +16,10 @@ const LINE_OCTETS: usize = LINE * size_of::<u64>();
 const SLOTS: usize = 8;
 /// The words with prints.
 const PRINTS: usize = SLOTS / 2;
-/// The words with ghosts.
-const GHOSTS: usize = PRINTS + SLOTS / LANES;
 /// Prints in one word.
 const LANES: usize = 4;
+/// The words with ghosts.
+const GHOSTS: usize = PRINTS + SLOTS / LANES;
 /// The lowest bit of each lane, and the highest.
 const LOWEST: u64 = 0x0001_0001_0001_0001;
 const HIGHEST: u64 = LOWEST << 15;

@@ -76,7 +76,7 @@ fn a_ghost_is_found_once_and_the_oldest_of_a_line_makes_room() {
     let mut index = of_lines(3);
     // all at home in one line, and each with a print of its own
     let hash = |number: u64| 0x4000_0000 | number << 32;
-    (1..=40).for_each(|number| index.enter(hash(number % 9), 0));
+    (1..=20).for_each(|number| index.enter(hash(number % 9), 0));
     let before = (slots(&index), Index::passed(index.line(0)));
     assert!(!index.take_ghost(hash(1)));
     (1..=20).for_each(|number| index.leave_ghost(hash(number)));
