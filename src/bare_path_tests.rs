@@ -11,7 +11,8 @@ use crate::dns::crossing::Switches;
 use crate::dns::reuse::Lifetimes;
 use crate::dns::suffix::Suffixes;
 use crate::memory::{Memory, Shared};
-use crate::query::{Groups, Path, Rules};
+use crate::query::Path;
+use crate::rules::{Groups, Rules};
 use crate::upstream::group::{Conduct, Group};
 use crate::upstream::outcome;
 

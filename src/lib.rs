@@ -26,6 +26,7 @@ pub mod listen {
 }
 
 pub mod query;
+pub mod rules;
 
 pub mod memory;
 

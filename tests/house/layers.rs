@@ -14,7 +14,7 @@ const LAYERS: &[(u8, &[&str])] = &[
     (12, &["worker"]),
     (11, &["listen/udp", "listen/stream"]),
     (10, &["query"]),
-    (9, &["keeper", "upstream/solo"]),
+    (9, &["keeper", "rules", "upstream/solo"]),
     (8, &["memory", "upstream/group", "upstream/survey"]),
     (7, &["upstream/inquiry", "upstream/roster"]),
     (6, &["ask", "cli", "upstream/finder", "upstream/place"]),
