@@ -25,6 +25,7 @@ pub mod listen {
     pub mod udp;
 }
 
+pub mod ahead;
 pub mod query;
 pub mod rules;
 

@@ -12,7 +12,7 @@ use crate::cache::joined::{Joined, Name, Turn};
 use crate::dns::crossing::{ForAll, Link, Passage, Switches};
 use crate::dns::edit::{ExtendedError, option, with_extended_error};
 use crate::dns::message::{Message, ReadMessage, rcode};
-use crate::dns::reuse::{self, Key, KeyRoom};
+use crate::dns::reuse::{self, Key, KeyRoom, Variant};
 use crate::spares;
 use crate::upstream::inquiry::Failure;
 
@@ -103,6 +103,15 @@ impl Memory {
         Some(self.shared.answers.address(key))
     }
 
+    /// What tells a query from other variants of its question, and the hash of the address of its answer, if that may be kept;
+    /// what a look there reads first is near soon.
+    #[inline]
+    pub fn expect(&self, query: &Message<'_>, link: Link, room: &mut KeyRoom) -> Option<(Variant, u64)> {
+        let Address { key, hash } = self.address(query, link, room)?;
+        self.shared.answers.fetch(hash);
+        Some((key.variant(), hash))
+    }
+
     /// What there is for a query. `is_out`: none of its resolvers could be reached of late.
     #[inline]
     pub fn recall(&self, address: Address<'_>, query: &Message<'_>, link: Link, is_out: bool) -> Recalled {
@@ -142,6 +151,8 @@ impl Errand {
     /// Keeps what came of it, if that may be kept.
     pub fn learn(&self, result: &Result<ReadMessage, Failure>, passage: &Passage) {
         let Memory { shared, usage, draft, .. } = &*self.memory;
+        // needed as soon as the answer has been read
+        shared.answers.fetch(self.name.hash());
         let Some(key) = Key::again(self.name.octets()) else { return };
         let address = Address { key, hash: self.name.hash() };
         let answer = match result {

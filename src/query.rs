@@ -1,17 +1,18 @@
 //! The path of one query, from top to bottom.
 //!
 //! ```text
-//! octets ─▶ receive: is it a query, may this client ask, can it be read, is it for us to answer
+//! octets ─▶ look: is it a query, may this client ask, can it be read, is it for us to answer
 //!             │  nothing, or a reply of our own
 //!             ▼
-//!           memory: is the answer known
+//!           judge: is the answer in the memory
 //!             │  the reply
 //!             ▼
 //!           Pending ─▶ relay: ask the group under one deadline ─▶ the answer as this client must see it
 //!                  └─▶ transfer: a connection of its own, message by message
 //! ```
 //!
-//! [`Path::receive`] does not wait; what must be asked is a future in the task of its client's socket or stream.
+//! [`Path::look`] and [`Path::judge`] do not wait; what must be asked is a future in the task of its client's socket or
+//! stream. Of a batch some are looked at before the first is judged, so that what the memory has of each is near by then.
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -22,13 +23,14 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
+use crate::cache::answers::Address;
 use crate::cache::joined::Turn;
 use crate::dns::crossing::{Link, Passage, Switches, padded, to_resolver};
 use crate::dns::edit::{ExtendedError, reply, reply_to_unreadable};
 use crate::dns::message::{HEADER, Message, ReadMessage, Signature, is_response, opcode, opcode_of, rcode};
 use crate::dns::name::Printable;
 use crate::dns::privacy::Family;
-use crate::dns::reuse::KeyRoom;
+use crate::dns::reuse::{KeyRoom, Variant};
 use crate::dns::transfer::{Progress, Transfer};
 use crate::memory::{Errand, Recalled, STALE_AFTER, is_better_than_stale};
 use crate::metrics::Counters;
@@ -56,6 +58,29 @@ pub enum Verdict {
     Relay(Pending),
     /// A transfer over a stream; see [`Path::transfer`].
     Transfer(Pending),
+}
+
+/// A message from a client, looked at.
+pub enum Looked<'a> {
+    /// Nothing is answered: it is no query.
+    Silence,
+    /// This is the answer.
+    Reply(Vec<u8>),
+    /// It cannot be read, and a resolver must be asked.
+    Opaque(Box<Pending>),
+    /// A query for others to answer, unless the memory can.
+    Query(Arrival<'a>),
+}
+
+/// A query that others answer.
+pub struct Arrival<'a> {
+    query: Message<'a>,
+    family: Family,
+    link: Link,
+    way: Way,
+    group: &'a Rc<Group>,
+    /// What tells it from other variants of its question, and the hash that its answer is kept under, if it may be.
+    kept_under: Option<(Variant, u64)>,
 }
 
 /// How a query is asked.
@@ -128,6 +153,8 @@ pub struct Path {
     counters: Arc<Counters>,
     active: Rc<Cell<usize>>,
     alone: Rc<Cell<usize>>,
+    /// Where keys are written.
+    room: RefCell<KeyRoom>,
     /// Rings when there are other rules.
     renewed: Notify,
 }
@@ -144,8 +171,8 @@ fn readable(bytes: &[u8]) -> Option<Message<'_>> {
 impl Path {
     /// The path that these rules make.
     pub fn new(rules: Rules, counters: Arc<Counters>) -> Path {
-        let (active, alone, renewed) = Default::default();
-        Path { rules: RefCell::new(Rc::new(rules)), counters, active, alone, renewed }
+        let (active, alone, room, renewed) = Default::default();
+        Path { rules: RefCell::new(Rc::new(rules)), counters, active, alone, room, renewed }
     }
 
     /// Other rules from now on; queries on their way go on under those they came under.
@@ -169,35 +196,59 @@ impl Path {
         &self.counters
     }
 
-    /// Judges a message from a client.
+    /// Judges a message from a client under the present rules.
     pub fn receive(self: &Rc<Self>, bytes: &[u8], client: IpAddr, link: Link) -> Verdict {
+        let rules = self.rules();
+        self.judge(&rules, self.look(&rules, bytes, client, link))
+    }
+
+    /// Looks at a message from a client, to judge it soon under the same rules.
+    pub fn look<'a>(&self, rules: &'a Rules, bytes: &'a [u8], client: IpAddr, link: Link) -> Looked<'a> {
         // a response is never answered, or two servers could be made to talk to each other for ever
         if bytes.len() < HEADER || is_response(bytes) {
             self.counters.not_queries.add(1);
-            return Verdict::Silence;
+            return Looked::Silence;
         }
-        let Some(query) = readable(bytes) else { return self.unreadable(bytes, client, link) };
-        let rules = self.rules.borrow();
+        let Some(query) = readable(bytes) else { return self.unreadable(rules, bytes, client, link) };
         if !rules.allows(client) {
             self.counters.prohibited.add(1);
             let error = ExtendedError::new(ExtendedError::PROHIBITED, "not in listen.allow");
-            return Verdict::Reply(padded(reply(&query, rcode::REFUSED, None, Some(&error)), &query, link));
+            return Looked::Reply(padded(reply(&query, rcode::REFUSED, None, Some(&error)), &query, link));
         }
         if query.opcode() == opcode::QUERY && query.question_count() > 1 || query.opt_count() > 1 {
-            return self.malformed(bytes);
+            return Looked::Reply(self.malformed(bytes));
         }
         let (group, route) = rules.groups.group_for(&query);
         if let Some(bytes) = rules.own_answer(&query, link, route) {
             self.counters.local_replies.add(1);
-            return Verdict::Reply(padded(bytes, &query, link));
+            return Looked::Reply(padded(bytes, &query, link));
         }
         let way = match (query.signature(), Transfer::asked_by(&query)) {
             (_, Some(transfer)) if query.opcode() == opcode::QUERY => Way::Transfer(transfer),
             (Some(Signature::Sig0), _) => Way::Alone,
             _ => Way::Shared,
         };
-        let (mut room, is_shared) = (KeyRoom::default(), matches!(way, Way::Shared));
-        let address = if is_shared { rules.memory.address(&query, link, &mut room) } else { None };
+        let kept_under = match way {
+            Way::Shared => rules.memory.expect(&query, link, &mut self.room.borrow_mut()),
+            Way::Alone | Way::Transfer(_) => None,
+        };
+        let family = if client.to_canonical().is_ipv6() { Family::V6 } else { Family::V4 };
+        Looked::Query(Arrival { query, family, link, way, group, kept_under })
+    }
+
+    /// Judges what has been looked at.
+    pub fn judge(self: &Rc<Self>, rules: &Rules, looked: Looked<'_>) -> Verdict {
+        let Arrival { query, family, link, way, group, kept_under } = match looked {
+            Looked::Silence => return Verdict::Silence,
+            Looked::Reply(bytes) => return Verdict::Reply(bytes),
+            Looked::Opaque(pending) => return Verdict::Relay(*pending),
+            Looked::Query(arrival) => arrival,
+        };
+        let (bytes, mut room) = (query.bytes(), self.room.borrow_mut());
+        let address = kept_under.and_then(|(variant, hash)| {
+            let key = room.write(variant, &query.question()?)?;
+            Some(Address { key, hash })
+        });
         let recalled = match address {
             Some(address) => rules.memory.recall(address, &query, link, group.is_out()),
             None => Recalled::Unknown,
@@ -215,15 +266,14 @@ impl Path {
             }
         };
         if self.active.get() >= rules.most_active() {
-            return self.overloaded(&query, link, reserve);
+            return Verdict::Reply(self.overloaded(&query, link, reserve));
         }
-        let family = if client.to_canonical().is_ipv6() { Family::V6 } else { Family::V4 };
         let Ok((changed, passage)) = to_resolver(&query, rules.switches, link, family) else {
-            return reply.or(reserve).map_or_else(|| self.malformed(bytes), Verdict::Reply);
+            return Verdict::Reply(reply.or(reserve).unwrap_or_else(|| self.malformed(bytes)));
         };
         let (sent, original) = (changed.as_deref().unwrap_or(bytes), changed.is_some().then(|| bytes.into()));
         let is_transfer = matches!(way, Way::Transfer(_)) && matches!(link, Link::Stream { .. });
-        let mut pending = self.pending(&rules, group, Asked::new(&query, sent), original, passage, way);
+        let mut pending = self.pending(rules, group, Asked::new(&query, sent), original, passage, way);
         pending.errand = address.map(|address| rules.memory.errand(address));
         pending.reserve = reserve;
         if let Some(reply) = reply {
@@ -236,36 +286,37 @@ impl Path {
 
     /// More queries wait than this worker may hold: this one is told at once (RFC 7766 §10), unless there is a reply in
     /// reserve.
-    fn overloaded(&self, query: &Message<'_>, link: Link, reserve: Option<Vec<u8>>) -> Verdict {
+    fn overloaded(&self, query: &Message<'_>, link: Link, reserve: Option<Vec<u8>>) -> Vec<u8> {
         if let Some(reserve) = reserve {
             self.counters.cache_stale.add(1);
-            return Verdict::Reply(reserve);
+            return reserve;
         }
         self.counters.failures.add(1);
         let error = ExtendedError::new(ExtendedError::NETWORK_ERROR, "too many queries wait for an answer");
-        Verdict::Reply(padded(reply(query, rcode::SERVFAIL, None, Some(&error)), query, link))
+        padded(reply(query, rcode::SERVFAIL, None, Some(&error)), query, link)
     }
 
-    fn malformed(&self, bytes: &[u8]) -> Verdict {
+    fn malformed(&self, bytes: &[u8]) -> Vec<u8> {
         self.counters.malformed.add(1);
-        Verdict::Reply(reply_to_unreadable(bytes))
+        reply_to_unreadable(bytes)
     }
 
     /// What cannot be read is an error where the form is known, and the resolver's affair where it is not.
-    fn unreadable(&self, bytes: &[u8], client: IpAddr, link: Link) -> Verdict {
-        let (header, rules) = ([&bytes[..4], &[0; 8]].concat(), self.rules.borrow());
-        let (Some(header), true) = (readable(&header), rules.allows(client)) else { return self.malformed(bytes) };
-        if opcode::WITH_SECTIONS.contains(&opcode_of(bytes)) || opcode_of(bytes) == opcode::DSO {
-            return self.malformed(bytes);
-        }
+    fn unreadable(&self, rules: &Rules, bytes: &[u8], client: IpAddr, link: Link) -> Looked<'static> {
+        let header = [&bytes[..4], &[0; 8]].concat();
+        let is_known = opcode::WITH_SECTIONS.contains(&opcode_of(bytes)) || opcode_of(bytes) == opcode::DSO;
+        let header = match readable(&header) {
+            Some(header) if rules.allows(client) && !is_known => header,
+            _ => return Looked::Reply(self.malformed(bytes)),
+        };
         if self.active.get() >= rules.most_active() {
-            return self.overloaded(&header, link, None);
+            return Looked::Reply(self.overloaded(&header, link, None));
         }
         let Ok((_, passage)) = to_resolver(&header, Switches::default(), link, Family::V4) else {
-            return self.malformed(bytes);
+            return Looked::Reply(self.malformed(bytes));
         };
         let asked = Asked::opaque(bytes);
-        Verdict::Relay(self.pending(&rules, &rules.groups.upstream, asked, None, passage, Way::Shared))
+        Looked::Opaque(Box::new(self.pending(rules, &rules.groups.upstream, asked, None, passage, Way::Shared)))
     }
 
     /// A query that sets out now: from here on it counts, and its time runs.

@@ -5,8 +5,9 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::index::Lines;
 use super::shelf::{Shelf, Stamp, Stored};
 use crate::dns::message::{HEADER, Question, set_id};
 use crate::dns::name;
@@ -100,9 +101,28 @@ pub struct Draft {
     places: Vec<u8>,
 }
 
+/// One part of the answers.
+struct Shard {
+    /// What is looked at without the lock.
+    lines: Arc<Lines>,
+    shelf: Mutex<Shelf>,
+}
+
+impl Shard {
+    fn new(limit: usize) -> Shard {
+        let shelf = Shelf::new(limit);
+        Shard { lines: shelf.lines().clone(), shelf: Mutex::new(shelf) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shelf> {
+        // every change of a shelf is whole before the next thing that could fail
+        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// The answers of the process.
 pub struct Answers {
-    shards: Box<[Mutex<Shelf>]>,
+    shards: Box<[Shard]>,
     hashes: RandomState,
     /// Grows when everything is forgotten, so that nothing older comes in afterwards.
     generation: AtomicU64,
@@ -116,7 +136,7 @@ impl Answers {
             0 => 0,
             _ => (limit / SHARD).clamp(1, SHARDS),
         };
-        let shards = (0..count).map(|_| Mutex::new(Shelf::new(limit / count))).collect();
+        let shards = (0..count).map(|_| Shard::new(limit / count)).collect();
         Answers { shards, hashes: RandomState::new(), generation: AtomicU64::new(0), limit }
     }
 
@@ -144,10 +164,20 @@ impl Answers {
     }
 
     #[inline]
-    fn shelf(&self, hash: u64) -> Option<MutexGuard<'_, Shelf>> {
+    fn shard(&self, hash: u64) -> Option<&Shard> {
         // the shelf takes its own place from the other end of the hash
         let shard = usize::try_from(hash >> 48).ok()?.checked_rem(self.shards.len())?;
-        Some(lock(&self.shards[shard]))
+        self.shards.get(shard)
+    }
+
+    fn shelf(&self, hash: u64) -> Option<MutexGuard<'_, Shelf>> {
+        self.shard(hash).map(Shard::lock)
+    }
+
+    /// Has brought near what is read first when this question is looked up, or its answer kept.
+    #[inline]
+    pub fn fetch(&self, hash: u64) {
+        self.shard(hash).into_iter().for_each(|shard| shard.lines.fetch(hash));
     }
 
     /// Looks a question up. What there is goes to `out`, with `id` and the question as it was asked, its TTLs aged. `is_out`:
@@ -162,7 +192,9 @@ impl Answers {
         out: &mut Vec<u8>,
     ) -> Recall {
         let is_it = |stored: &Stored<'_>| is_kept_under(stored, key);
-        let Some(mut shelf) = self.shelf(hash) else { return Recall::Unknown };
+        // most of what is not there is known not to be before there is a wait for the lock
+        let Some(shard) = self.shard(hash).filter(|shard| shard.lines.may_hold(hash)) else { return Recall::Unknown };
+        let mut shelf = shard.lock();
         let Some(stored) = shelf.find(hash, is_it) else { return Recall::Unknown };
         // a clock is read only for what is there
         let (stamp, uses, now) = (stored.stamp, stored.uses, now());
@@ -273,12 +305,12 @@ impl Answers {
     }
 
     fn forget(&self, unwanted: impl Fn(&Stored<'_>) -> bool) -> usize {
-        self.shards.iter().map(|shard| lock(shard).remove_where(&unwanted)).sum()
+        self.shards.iter().map(|shard| shard.lock().remove_where(&unwanted)).sum()
     }
 
     /// Shows all answers, those of one shard after those of another, in each the oldest first.
     pub fn each(&self, mut visit: impl FnMut(&Stored<'_>)) {
-        self.shards.iter().for_each(|shard| lock(shard).each(&mut visit));
+        self.shards.iter().for_each(|shard| shard.lock().each(&mut visit));
     }
 
     /// Puts an answer back that an earlier process has kept.
@@ -295,7 +327,7 @@ impl Answers {
     pub fn held(&self) -> Held {
         let start = Held { limit: self.limit, ..Held::default() };
         self.shards.iter().fold(start, |held, shard| {
-            let shelf = lock(shard);
+            let shelf = shard.lock();
             Held {
                 entries: held.entries + shelf.entries(),
                 octets: held.octets + shelf.bytes(),
@@ -304,11 +336,6 @@ impl Answers {
             }
         })
     }
-}
-
-fn lock(shard: &Mutex<Shelf>) -> MutexGuard<'_, Shelf> {
-    // every change of a shelf is whole before the next thing that could fail
-    shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn rest(stamp: &mut Stamp, is_out: bool, now: u64) {

@@ -5,7 +5,15 @@
 //! is not there: they read one line, all of whose slots are compared at once, so that nothing waits for a guess about what
 //! comes from memory, and what they have read tells of the ghosts as well.
 //!
+//! The lines may be looked at by others while one who has the index to himself changes it: what has just come may be missed,
+//! and what has just gone be taken for being there.
+//!
 //! Ghosts may be forgotten, and one key may be taken for another's ghost: neither does more than to misplace an answer.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::ahead;
 
 /// Words of a line: four with two numbers each, two with four prints, and two with the prints of ghosts, the latest lowest,
 /// the last of which has a count above three of them.
@@ -39,13 +47,18 @@ pub struct Slot {
     pub number: u32,
 }
 
-/// The numbers.
-pub struct Index {
+/// The lines of an index.
+pub struct Lines {
     /// Zeros in the beginning, which are not resident before they are used.
-    words: Box<[u64]>,
+    words: Box<[AtomicU64]>,
     /// Where in them the first line begins, so that each is one of the processor's.
     start: usize,
-    lines: usize,
+    count: usize,
+}
+
+/// The numbers.
+pub struct Index {
+    lines: Arc<Lines>,
     taken: usize,
 }
 
@@ -60,6 +73,82 @@ fn lanes_with(print: u64, word: u64) -> u64 {
     !(((differing & !HIGHEST) + !HIGHEST) | differing | !HIGHEST)
 }
 
+impl Lines {
+    /// The line where a key should stand: hashes are spread evenly, and so are their shares of the lines.
+    fn home(&self, hash: u64) -> usize {
+        let lines = u64::try_from(self.count).unwrap_or(u64::MAX);
+        usize::try_from(((hash & u64::from(u32::MAX)) * lines) >> 32).unwrap_or(0)
+    }
+
+    fn next(&self, line: usize) -> usize {
+        if line + 1 == self.count { 0 } else { line + 1 }
+    }
+
+    fn line(&self, line: usize) -> [u64; LINE] {
+        let words = self.words[self.start + line * LINE..].first_chunk::<LINE>();
+        words.map_or([0; LINE], |words| words.each_ref().map(|word| word.load(Ordering::Relaxed)))
+    }
+
+    fn change(&self, line: usize, word: usize, change: impl FnOnce(u64) -> u64) {
+        let word = &self.words[self.start + line * LINE + word];
+        // one at a time, as only the index does this
+        word.store(change(word.load(Ordering::Relaxed)), Ordering::Relaxed);
+    }
+
+    /// What `found` finds in the first of the lines where a key with this hash can stand.
+    fn search<T>(&self, hash: u64, found: impl Fn(usize, &[u64; LINE]) -> Option<T>) -> Option<T> {
+        let mut line = self.home(hash);
+        for _ in 0..self.count {
+            let words = self.line(line);
+            let here = found(line, &words);
+            // nobody had to go further than a line that none has passed
+            if here.is_some() || passed(&words) == 0 {
+                return here;
+            }
+            line = self.next(line);
+        }
+        None
+    }
+
+    /// Whether a key with this hash may be in the index: if not, it is not.
+    #[inline]
+    pub fn may_hold(&self, hash: u64) -> bool {
+        let print = print_of(hash);
+        self.search(hash, |_, words| slots_with(words, print).next()).is_some()
+    }
+
+    /// Has the line where a key with this hash should stand brought near.
+    #[inline]
+    pub fn fetch(&self, hash: u64) {
+        self.words.get(self.start + self.home(hash) * LINE).into_iter().for_each(ahead::fetch);
+    }
+}
+
+/// How many keys found this line full and stand behind it.
+fn passed(words: &[u64; LINE]) -> u64 {
+    words[LINE - 1] >> COUNT
+}
+
+/// The slots of a line that hold this print, in no order that matters.
+fn slots_with(words: &[u64; LINE], print: u64) -> impl Iterator<Item = usize> + use<> {
+    let [.., a, b, _, _] = *words;
+    // one number in which each slot has a bit: each word's lanes are shifted by another number of bits
+    let mut bits = lanes_with(print, a) >> 15 | lanes_with(print, b) >> 14;
+    std::iter::from_fn(move || {
+        if bits == 0 {
+            return None;
+        }
+        let bit = bits.trailing_zeros() as usize;
+        bits &= bits - 1;
+        Some(bit % 16 * LANES + bit / 16)
+    })
+}
+
+fn number_at(words: &[u64; LINE], at: usize) -> u32 {
+    let [low, high] = [words[at / 2] & u64::from(u32::MAX), words[at / 2] >> 32];
+    u32::try_from(if at.is_multiple_of(2) { low } else { high }).unwrap_or(0)
+}
+
 impl Index {
     /// Octets for each number, in an index of which every slot is taken.
     pub const EACH: usize = LINE_OCTETS.div_ceil(SLOTS);
@@ -68,14 +157,19 @@ impl Index {
     pub fn new(octets: usize) -> Index {
         // a part of a line is lost before the first one
         let lines = (octets / LINE_OCTETS).saturating_sub(1).max(1);
-        let words: Box<[u64]> = vec![0; lines * LINE + LINE - 1].into();
+        let words: Box<[AtomicU64]> = bytemuck::zeroed_slice_box(lines * LINE + LINE - 1);
         let start = words.as_ptr().align_offset(LINE_OCTETS).min(LINE - 1);
-        Index { words, start, lines, taken: 0 }
+        Index { lines: Arc::new(Lines { words, start, count: lines }), taken: 0 }
+    }
+
+    /// Its lines.
+    pub fn lines(&self) -> &Arc<Lines> {
+        &self.lines
     }
 
     /// Octets that it takes.
     pub fn octets(&self) -> usize {
-        size_of_val(&*self.words)
+        size_of_val(&*self.lines.words)
     }
 
     /// How many numbers there are.
@@ -85,98 +179,43 @@ impl Index {
 
     /// Whether it should take no more: a fuller one would have to be searched for long.
     pub fn is_full(&self) -> bool {
-        self.taken >= self.lines * SLOTS / 8 * 7
-    }
-
-    /// The line where a key should stand: hashes are spread evenly, and so are their shares of the lines.
-    fn home(&self, hash: u64) -> usize {
-        let lines = u64::try_from(self.lines).unwrap_or(u64::MAX);
-        usize::try_from(((hash & u64::from(u32::MAX)) * lines) >> 32).unwrap_or(0)
-    }
-
-    fn next(&self, line: usize) -> usize {
-        if line + 1 == self.lines { 0 } else { line + 1 }
-    }
-
-    fn line(&self, line: usize) -> &[u64; LINE] {
-        const NONE: [u64; LINE] = [0; LINE];
-        self.words[self.start + line * LINE..].first_chunk().unwrap_or(&NONE)
-    }
-
-    fn word(&mut self, line: usize, word: usize) -> &mut u64 {
-        &mut self.words[self.start + line * LINE + word]
-    }
-
-    /// The slots of a line that hold this print, in no order that matters.
-    fn slots_with(words: &[u64; LINE], print: u64) -> impl Iterator<Item = usize> + use<> {
-        let [.., a, b, _, _] = *words;
-        // one number in which each slot has a bit: each word's lanes are shifted by another number of bits
-        let mut bits = lanes_with(print, a) >> 15 | lanes_with(print, b) >> 14;
-        std::iter::from_fn(move || {
-            if bits == 0 {
-                return None;
-            }
-            let bit = bits.trailing_zeros() as usize;
-            bits &= bits - 1;
-            Some(bit % 16 * LANES + bit / 16)
-        })
-    }
-
-    /// How many keys found this line full and stand behind it.
-    fn passed(words: &[u64; LINE]) -> u64 {
-        words[LINE - 1] >> COUNT
+        self.taken >= self.lines.count * SLOTS / 8 * 7
     }
 
     fn count(&mut self, line: usize, change: impl Fn(u64) -> u64) {
-        let passed = Self::passed(self.line(line));
+        let passed = passed(&self.lines.line(line));
         if passed < MANY {
-            let word = self.word(line, LINE - 1);
-            *word = *word & BELOW_COUNT | change(passed) << COUNT;
+            self.lines.change(line, LINE - 1, |word| word & BELOW_COUNT | change(passed) << COUNT);
         }
-    }
-
-    fn number_at(words: &[u64; LINE], at: usize) -> u32 {
-        let [low, high] = [words[at / 2] & u64::from(u32::MAX), words[at / 2] >> 32];
-        u32::try_from(if at.is_multiple_of(2) { low } else { high }).unwrap_or(0)
     }
 
     /// Puts another number into a slot.
     pub fn set(&mut self, Slot { line, at, .. }: Slot, number: u32) {
-        let (shift, word) = (at % 2 * 32, self.word(line, at / 2));
-        *word = *word & !(u64::from(u32::MAX) << shift) | u64::from(number) << shift;
+        let shift = at % 2 * 32;
+        let others = !(u64::from(u32::MAX) << shift);
+        self.lines.change(line, at / 2, |word| word & others | u64::from(number) << shift);
     }
 
     fn set_print(&mut self, Slot { line, at, .. }: Slot, print: u64) {
-        let (shift, word) = (at % LANES * 16, self.word(line, PRINTS + at / LANES));
-        *word = *word & !(0xffff << shift) | print << shift;
+        let shift = at % LANES * 16;
+        self.lines.change(line, PRINTS + at / LANES, |word| word & !(0xffff << shift) | print << shift);
     }
 
     /// The slot of a key with this hash whose number is the right one.
     #[inline]
     pub fn find(&self, hash: u64, is_right: impl Fn(u32) -> bool) -> Option<Slot> {
-        let (print, mut line) = (print_of(hash), self.home(hash));
-        for _ in 0..self.lines {
-            let words = self.line(line);
-            for at in Self::slots_with(words, print) {
-                let number = Self::number_at(words, at);
-                if is_right(number) {
-                    return Some(Slot { line, at, number });
-                }
-            }
-            if Self::passed(words) == 0 {
-                // nobody had to go further
-                break;
-            }
-            line = self.next(line);
-        }
-        None
+        let print = print_of(hash);
+        self.lines.search(hash, |line, words| {
+            let mut slots = slots_with(words, print).map(|at| Slot { line, at, number: number_at(words, at) });
+            slots.find(|slot| is_right(slot.number))
+        })
     }
 
     /// Adds a number under a hash. There must be room: that it is not full.
     pub fn enter(&mut self, hash: u64, number: u32) {
-        let mut line = self.home(hash);
-        for _ in 0..self.lines {
-            if let Some(at) = Self::slots_with(self.line(line), 0).next() {
+        let mut line = self.lines.home(hash);
+        for _ in 0..self.lines.count {
+            if let Some(at) = slots_with(&self.lines.line(line), 0).next() {
                 let slot = Slot { line, at, number };
                 self.set(slot, number);
                 self.set_print(slot, print_of(hash));
@@ -184,16 +223,16 @@ impl Index {
                 return;
             }
             self.count(line, |passed| passed + 1);
-            line = self.next(line);
+            line = self.lines.next(line);
         }
     }
 
     /// Frees a slot that was found by this hash.
     pub fn free(&mut self, hash: u64, slot: Slot) {
-        let mut line = self.home(hash);
+        let mut line = self.lines.home(hash);
         while line != slot.line {
             self.count(line, |passed| passed.saturating_sub(1));
-            line = self.next(line);
+            line = self.lines.next(line);
         }
         self.set_print(slot, 0);
         self.taken = self.taken.saturating_sub(1);
@@ -201,21 +240,20 @@ impl Index {
 
     /// A key leaves its ghost; of those that stand in the same line the oldest one may have to go.
     pub fn leave_ghost(&mut self, hash: u64) {
-        let (print, line) = (print_of(hash), self.home(hash));
-        let word = self.word(line, GHOSTS);
-        let (oldest, others) = (*word >> 48, *word << 16);
-        *word = others | print;
-        let word = self.word(line, GHOSTS + 1);
-        *word = *word & !BELOW_COUNT | (*word << 16 | oldest) & BELOW_COUNT;
+        let (print, line) = (print_of(hash), self.lines.home(hash));
+        let oldest = self.lines.line(line)[GHOSTS] >> 48;
+        self.lines.change(line, GHOSTS, |word| word << 16 | print);
+        self.lines.change(line, GHOSTS + 1, |word| word & !BELOW_COUNT | (word << 16 | oldest) & BELOW_COUNT);
     }
 
     /// Whether a key has left a ghost; if so it is there no more.
     pub fn take_ghost(&mut self, hash: u64) -> bool {
-        let (print, line) = (print_of(hash), self.home(hash));
+        let (print, line) = (print_of(hash), self.lines.home(hash));
+        let words = self.lines.line(line);
         for (word, lanes) in [(GHOSTS, u64::MAX), (GHOSTS + 1, BELOW_COUNT)] {
-            let found = lanes_with(print, *self.word(line, word)) & lanes;
+            let found = lanes_with(print, words[word]) & lanes;
             if found != 0 {
-                *self.word(line, word) &= !(0xffff << (found.trailing_zeros() - 15));
+                self.lines.change(line, word, |word| word & !(0xffff << (found.trailing_zeros() - 15)));
                 return true;
             }
         }
@@ -233,10 +271,10 @@ impl Index {
     }
 
     fn from(&self, first: usize, at: usize) -> Option<Slot> {
-        (first..self.lines).find_map(|line| {
-            let (words, from) = (self.line(line), if line == first { at } else { 0 });
+        (first..self.lines.count).find_map(|line| {
+            let (words, from) = (self.lines.line(line), if line == first { at } else { 0 });
             let is_taken = |&at: &usize| words[PRINTS + at / LANES] >> (at % LANES * 16) & 0xffff != 0;
-            (from..SLOTS).find(is_taken).map(|at| Slot { line, at, number: Self::number_at(words, at) })
+            (from..SLOTS).find(is_taken).map(|at| Slot { line, at, number: number_at(&words, at) })
         })
     }
 }

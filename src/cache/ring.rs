@@ -3,6 +3,8 @@
 //! A record never wraps around the end, where a filler stands instead. Memory that no record has ever touched is never
 //! resident, since the allocation begins as zeros that the kernel gives on first use.
 
+use crate::ahead;
+
 /// Records begin at multiples of this many octets.
 const GRAIN: usize = 8;
 /// Octets before a record's content: its length with them, in grains; the top bit marks a filler.
@@ -70,6 +72,17 @@ impl Ring {
         let length = taken_by(content);
         let at = self.spot(length)?;
         self.settle(at, length)
+    }
+
+    /// Whether there is room for a record with this much content.
+    pub fn has_room(&self, content: usize) -> bool {
+        self.spot(taken_by(content)).is_some()
+    }
+
+    /// Has brought near the beginning of what stands behind a record.
+    pub fn fetch_after(&self, place: Place) {
+        let (length, _) = self.head_at(place.at());
+        self.octets.get(place.at() + length).into_iter().for_each(ahead::fetch);
     }
 
     /// Where a record of this length can begin: at the head, or at the beginning where the end is too near.

@@ -8,7 +8,9 @@
 //! All octets are allocated at the beginning, as zeros that become resident when they are first used: the rings, and an index
 //! with the ghosts. Nothing is allocated afterwards.
 
-use super::index::{Index, Slot};
+use std::sync::Arc;
+
+use super::index::{Index, Lines, Slot};
 use super::ring::{Place, Ring, taken_by};
 
 /// Part of the octets that the index takes: one in so many.
@@ -166,6 +168,11 @@ impl Shelf {
         }
     }
 
+    /// The lines of its index.
+    pub fn lines(&self) -> &Arc<Lines> {
+        self.index.lines()
+    }
+
     /// What it takes in all, in octets.
     pub fn footprint(&self) -> usize {
         size_of::<Shelf>() + self.index.octets() + self.small.capacity() + self.main.capacity()
@@ -266,7 +273,18 @@ impl Shelf {
         let cost = Self::cost(record);
         self.octets += cost;
         self.index.enter(hash, spot.number());
+        self.expect_to_make_room(wanted);
         true
+    }
+
+    /// If the next record of such a length finds no room in the small ring: has brought near where the one that leaves for it
+    /// stands in the index.
+    fn expect_to_make_room(&mut self, length: usize) {
+        if !self.small.has_room(length)
+            && let Some(place) = self.small.oldest()
+        {
+            self.index.lines().fetch(hash_of(self.small.content(place)));
+        }
     }
 
     /// A new record, for which others leave if need be; `None` if it is too large for the ring.
@@ -287,6 +305,7 @@ impl Shelf {
     fn make_room_in_small(&mut self, is_worth: &impl Fn(&Stamp) -> bool) {
         let Some(place) = self.small.oldest() else { return };
         let from = Spot { is_main: false, place };
+        self.small.fetch_after(place);
         let record = self.small.content(place);
         if !is_dead(record) {
             let (hash, length, is_worth_it) = (hash_of(record), record.len(), is_worth(&stamp_of(record)));

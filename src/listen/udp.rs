@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use smallvec::SmallVec;
 use tokio::net::UdpSocket;
 use tokio::sync::watch;
 
@@ -31,6 +32,10 @@ use crate::spares;
 const BACKLOG: usize = 128 * BATCH;
 /// Batches received in one turn before the worker's other sockets have theirs.
 const BATCHES_PER_TURN: usize = 2;
+
+/// Datagrams that are looked at before the first of them is judged: long enough for what the memory has of them to come,
+/// and few enough for all that has been found out to stay near.
+const AT_ONCE: usize = 8;
 
 /// Turns of receiving when the service is told to stop: more than a socket's buffer usually holds.
 const LAST_TURNS: usize = 16;
@@ -135,13 +140,7 @@ impl<A: Fn(Rc<Path>, Pending) -> F, F: Future<Output = Vec<u8>>> Service<A, F> {
                         // there was room for more: nothing waits, and the kernel will say when something does
                         ready.clear_ready();
                     }
-                    let link = Link::Datagram { limit: usize::from(self.desk.path.rules().udp_payload_limit) };
-                    for datagram in self.inbox.datagrams() {
-                        if let Some((pending, origin)) = self.desk.take(&datagram, link) {
-                            let done = self.crowd.begin(origin, (self.ask)(self.desk.path.clone(), pending));
-                            done.into_iter().for_each(|done| self.desk.answered(done));
-                        }
-                    }
+                    self.take_in();
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     ready.clear_ready();
@@ -152,6 +151,27 @@ impl<A: Fn(Rc<Path>, Pending) -> F, F: Future<Output = Vec<u8>>> Service<A, F> {
         }
         if self.socket.poll(context).is_ready() {
             context.waker().wake_by_ref();
+        }
+    }
+
+    /// Judges what has just been received.
+    fn take_in(&mut self) {
+        let (path, rules) = (self.desk.path.clone(), self.desk.path.rules());
+        let link = Link::Datagram { limit: usize::from(rules.udp_payload_limit) };
+        let mut datagrams = self.inbox.datagrams();
+        loop {
+            let next = datagrams.by_ref().take(AT_ONCE);
+            let some: SmallVec<[_; AT_ONCE]> =
+                next.map(|datagram| (datagram, path.look(&rules, datagram.bytes, datagram.peer.ip(), link))).collect();
+            if some.is_empty() {
+                return;
+            }
+            for (datagram, looked) in some {
+                if let Some((pending, origin)) = self.desk.take(&datagram, path.judge(&rules, looked)) {
+                    let done = self.crowd.begin(origin, (self.ask)(path.clone(), pending));
+                    done.into_iter().for_each(|done| self.desk.answered(done));
+                }
+            }
         }
     }
 
@@ -197,11 +217,11 @@ impl<A: Fn(Rc<Path>, Pending) -> F, F: Future<Output = Vec<u8>>> Service<A, F> {
 }
 
 impl Desk {
-    /// Judges what a client sent. If somebody must be asked: what, and where the answer goes.
-    fn take(&mut self, datagram: &Datagram<'_>, link: Link) -> Option<(Pending, Origin)> {
+    /// Does what has been judged of a datagram. If somebody must be asked: what, and where the answer goes.
+    fn take(&mut self, datagram: &Datagram<'_>, verdict: Verdict) -> Option<(Pending, Origin)> {
         let (peer, local) = (datagram.peer, datagram.local);
         self.path.counters().udp_queries.add(1);
-        match self.path.receive(datagram.bytes, peer.ip(), link) {
+        match verdict {
             Verdict::Silence => None,
             Verdict::Reply(bytes) => {
                 self.hand_in(Outgoing { bytes, peer, local });

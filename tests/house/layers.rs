@@ -35,6 +35,7 @@ const LAYERS: &[(u8, &[&str])] = &[
     (
         3,
         &[
+            "cache/snapshot",
             "config/given",
             "dns/finding",
             "dns/keepalive",
@@ -55,7 +56,7 @@ const LAYERS: &[(u8, &[&str])] = &[
     (
         2,
         &[
-            "cache/snapshot",
+            "cache/shelf",
             "config/values",
             "control",
             "dns/edit",
@@ -74,8 +75,9 @@ const LAYERS: &[(u8, &[&str])] = &[
     (
         1,
         &[
+            "cache/index",
             "cache/joined",
-            "cache/shelf",
+            "cache/ring",
             "config/place_text",
             "config/settings",
             "dns/message",
@@ -96,9 +98,8 @@ const LAYERS: &[(u8, &[&str])] = &[
     (
         0,
         &[
+            "ahead",
             "bell",
-            "cache/index",
-            "cache/ring",
             "clock",
             "config/options",
             "dns/framing",
