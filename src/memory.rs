@@ -27,13 +27,13 @@ pub struct Shared {
     /// The answers.
     pub answers: Answers,
     /// The questions on their way.
-    pub joined: Arc<Joined<Told>>,
+    pub joined: Joined<Told>,
 }
 
 impl Shared {
     /// A memory of so many octets, or none.
     pub fn new(limit: usize) -> Shared {
-        Shared { answers: Answers::new(limit), joined: Arc::default() }
+        Shared { answers: Answers::new(limit), joined: Joined::default() }
     }
 }
 
@@ -138,13 +138,14 @@ impl Memory {
     /// The errand for a question whose answer is kept at this address.
     pub fn errand(self: &Rc<Memory>, Address { key, hash }: Address<'_>) -> Errand {
         let generation = self.shared.answers.generation(self.since);
+        self.shared.joined.fetch(hash);
         Errand { memory: self.clone(), name: Name::new(hash, generation, key.octets()) }
     }
 }
 
 impl Errand {
     /// Takes a turn among all who ask the same.
-    pub fn turn(&self) -> Turn<Told> {
+    pub fn turn(&self) -> Turn<'_, Told> {
         self.memory.shared.joined.turn(&self.name)
     }
 
@@ -153,6 +154,7 @@ impl Errand {
         let Memory { shared, usage, draft, .. } = &*self.memory;
         // needed as soon as the answer has been read
         shared.answers.fetch(self.name.hash());
+        shared.joined.fetch(self.name.hash());
         let Some(key) = Key::again(self.name.octets()) else { return };
         let address = Address { key, hash: self.name.hash() };
         let answer = match result {

@@ -3,16 +3,15 @@
 //! Whoever is first holds a [`First`]. Should it come to nothing, because its client went away or its worker stopped, the
 //! others are told so, and one of them is first.
 
-use std::collections::HashMap;
-use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
-use crate::hashed::BuildAsGiven;
+use crate::ahead;
 
-/// Parts with a lock of their own.
-const PARTS: usize = 16;
+/// Parts with a lock of their own: so many that one hardly ever has more than one question.
+const PARTS: usize = 256;
 
 /// A question, with a hash of it that nobody outside can predict.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -44,71 +43,91 @@ impl Name {
     }
 }
 
-impl Hash for Name {
-    fn hash<H: Hasher>(&self, hasher: &mut H) {
-        hasher.write_u64(self.hash);
-    }
+/// Those who wait for the answer to a question.
+struct Waiting<R>(Vec<oneshot::Sender<R>>);
+
+/// A question on its way.
+struct Asked<R> {
+    name: Name,
+    /// Nothing while nobody waits, as is usual.
+    waiting: Option<Box<Waiting<R>>>,
 }
 
-type Waiting<R> = HashMap<Name, Vec<oneshot::Sender<R>>, BuildAsGiven>;
+/// Some of the questions on their way, as a rule in one line of the processor's cache with their lock.
+#[repr(align(64))]
+struct Part<R>(Mutex<SmallVec<[Asked<R>; 1]>>);
 
 /// The questions on their way, of all workers.
 pub struct Joined<R> {
-    parts: [Mutex<Waiting<R>>; PARTS],
+    parts: Box<[Part<R>]>,
 }
 
 impl<R> Default for Joined<R> {
     fn default() -> Joined<R> {
-        Joined { parts: std::array::from_fn(|_| Mutex::default()) }
+        Joined { parts: (0..PARTS).map(|_| Part(Mutex::default())).collect() }
     }
 }
 
 /// Whose turn it is to ask.
-pub enum Turn<R> {
+pub enum Turn<'a, R> {
     /// Nobody else asks: ask, and tell the others.
-    First(First<R>),
+    First(First<'a, R>),
     /// Somebody asks already: what comes of it, or an error if nothing does, and then it is time for another turn.
     Behind(oneshot::Receiver<R>),
 }
 
 /// The right to ask a question, and the duty to tell the others what came of it.
-pub struct First<R> {
-    joined: Arc<Joined<R>>,
+pub struct First<'a, R> {
+    joined: &'a Joined<R>,
     /// Nothing when the duty is done.
-    name: Option<Name>,
+    name: Option<&'a Name>,
 }
 
 impl<R> Joined<R> {
-    fn part(&self, name: &Name) -> MutexGuard<'_, Waiting<R>> {
-        // the table within takes its places from both ends of the hash
-        let part = usize::try_from(name.hash >> 24).unwrap_or(0) % PARTS;
-        // nothing that is done under this lock can leave the table half changed
-        self.parts[part].lock().unwrap_or_else(PoisonError::into_inner)
+    fn part(&self, hash: u64) -> &Part<R> {
+        // the rest of such a number is less than there are parts
+        &self.parts[usize::try_from(hash >> 24).unwrap_or(0) % PARTS]
+    }
+
+    fn lock(&self, hash: u64) -> MutexGuard<'_, SmallVec<[Asked<R>; 1]>> {
+        // nothing that is done under this lock can leave the questions half changed
+        self.part(hash).0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has brought near what a turn with a question of this hash reads, and its end.
+    #[inline]
+    pub fn fetch(&self, hash: u64) {
+        ahead::fetch(self.part(hash));
     }
 
     /// Takes a turn with this question.
-    pub fn turn(self: &Arc<Self>, name: &Name) -> Turn<R> {
-        let mut part = self.part(name);
-        if let Some(waiting) = part.get_mut(name) {
+    pub fn turn<'a>(&'a self, name: &'a Name) -> Turn<'a, R> {
+        let mut part = self.lock(name.hash);
+        if let Some(asked) = part.iter_mut().find(|asked| asked.name == *name) {
             let (sender, receiver) = oneshot::channel();
-            waiting.push(sender);
+            asked.waiting.get_or_insert_with(|| Box::new(Waiting(Vec::new()))).0.push(sender);
             return Turn::Behind(receiver);
         }
-        part.insert(name.clone(), Vec::new());
-        drop(part);
-        Turn::First(First { joined: self.clone(), name: Some(name.clone()) })
+        part.push(Asked { name: name.clone(), waiting: None });
+        Turn::First(First { joined: self, name: Some(name) })
     }
 }
 
-impl<R> First<R> {
+impl<R> First<'_, R> {
     /// Who waits; from then on nobody is first.
     fn dismiss(&mut self) -> Vec<oneshot::Sender<R>> {
         // once told, the same question may be somebody else's turn
-        self.name.take().and_then(|name| self.joined.part(&name).remove(&name)).unwrap_or_default()
+        let Some(name) = self.name.take() else { return Vec::new() };
+        let mut part = self.joined.lock(name.hash);
+        // the one whose turn this is has the very same octets
+        let ours = part.iter().position(|asked| Arc::ptr_eq(&asked.name.octets, &name.octets));
+        let asked = ours.map(|ours| part.swap_remove(ours));
+        drop(part);
+        asked.and_then(|asked| asked.waiting).map_or_else(Vec::new, |waiting| waiting.0)
     }
 }
 
-impl<R: Clone> First<R> {
+impl<R: Clone> First<'_, R> {
     /// Tells all others; how many there were. `result` is made only if there are any.
     pub fn tell(mut self, result: impl FnOnce() -> R) -> usize {
         let waiting = self.dismiss();
@@ -122,7 +141,7 @@ impl<R: Clone> First<R> {
     }
 }
 
-impl<R> Drop for First<R> {
+impl<R> Drop for First<'_, R> {
     fn drop(&mut self) {
         drop(self.dismiss());
     }
@@ -132,23 +151,23 @@ impl<R> Drop for First<R> {
 mod tests {
     #![expect(clippy::panic, reason = "tests fail loudly")]
 
-    use super::{First, Joined, Name, Turn};
+    use super::{First, Joined, Name, Part, Turn};
     use std::sync::Arc;
-    use tokio::sync::oneshot::error::TryRecvError;
+    use tokio::sync::oneshot::{Receiver, error::RecvError, error::TryRecvError};
 
     /// All names have the same hash here.
     fn name(octets: &[u8]) -> Name {
         Name::new(7, 0, octets)
     }
 
-    fn first(joined: &Arc<Joined<u8>>, key: &[u8]) -> First<u8> {
-        match joined.turn(&name(key)) {
+    fn first<'a>(joined: &'a Joined<u8>, name: &'a Name) -> First<'a, u8> {
+        match joined.turn(name) {
             Turn::First(first) => first,
             Turn::Behind(_) => panic!("somebody else is first"),
         }
     }
 
-    fn behind(joined: &Arc<Joined<u8>>, key: &[u8]) -> tokio::sync::oneshot::Receiver<u8> {
+    fn behind(joined: &Joined<u8>, key: &[u8]) -> Receiver<u8> {
         match joined.turn(&name(key)) {
             Turn::Behind(receiver) => receiver,
             Turn::First(_) => panic!("nobody else is first"),
@@ -156,40 +175,57 @@ mod tests {
     }
 
     #[test]
+    fn a_part_with_one_question_takes_one_line_of_the_processors_cache() {
+        assert_eq!(size_of::<Part<Arc<[u8]>>>(), 64);
+    }
+
+    #[test]
     fn the_first_tells_all_others() {
-        let joined: Arc<Joined<u8>> = Arc::default();
-        let leader = first(&joined, b"a");
+        let (joined, [a, b]) = (Joined::default(), [name(b"a"), name(b"b")]);
+        let leader = first(&joined, &a);
         let mut others = [behind(&joined, b"a"), behind(&joined, b"a")];
-        let alone = first(&joined, b"b");
+        let alone = first(&joined, &b);
         assert_eq!((alone.tell(|| panic!("made for nobody")), leader.tell(|| 7)), (0, 2));
         assert_eq!(others.each_mut().map(|other| other.try_recv()), [Ok(7), Ok(7)]);
     }
 
     #[test]
+    fn many_questions_in_one_part_are_each_told_their_own_answer() {
+        let (joined, names) = (Joined::default(), [0_u8, 1, 2, 3, 4].map(|number| name(&[number])));
+        let leaders = names.each_ref().map(|name| first(&joined, name));
+        let others = [0_u8, 1, 2, 3, 4].map(|number| behind(&joined, &[number]));
+        for (number, leader) in (0..).zip(leaders) {
+            assert_eq!(leader.tell(|| number), 1);
+        }
+        let told: Vec<_> = others.into_iter().map(Receiver::blocking_recv).collect();
+        assert_eq!(told, [0, 1, 2, 3, 4].map(Ok::<u8, RecvError>));
+        assert!(names.iter().all(|name| matches!(joined.turn(name), Turn::First(_))));
+    }
+
+    #[test]
     fn a_first_that_comes_to_nothing_leaves_its_place_to_another() {
-        let joined: Arc<Joined<u8>> = Arc::default();
-        let leader = first(&joined, b"a");
+        let (joined, a) = (Joined::default(), name(b"a"));
+        let leader = first(&joined, &a);
         let mut other = behind(&joined, b"a");
         drop(leader);
         assert_eq!(other.try_recv(), Err(TryRecvError::Closed));
-        drop(first(&joined, b"a"));
+        drop(first(&joined, &a));
     }
 
     #[test]
     fn a_question_of_another_generation_is_another_question() {
-        let joined: Arc<Joined<u8>> = Arc::default();
-        let _before = first(&joined, b"a");
+        let (joined, a) = (Joined::<u8>::default(), name(b"a"));
+        let _before = first(&joined, &a);
         assert!(matches!(joined.turn(&Name::new(7, 1, b"a")), Turn::First(_)));
     }
 
     #[test]
     fn the_end_of_one_turn_does_not_end_the_next() {
-        let joined: Arc<Joined<u8>> = Arc::default();
-        let before = first(&joined, b"a");
-        before.tell(|| 1);
-        let now = first(&joined, b"a");
+        let (joined, [before, now]) = (Joined::default(), [name(b"a"), name(b"a")]);
+        first(&joined, &before).tell(|| 1);
+        let now = first(&joined, &now);
         drop(behind(&joined, b"a"));
         drop(now);
-        drop(first(&joined, b"a"));
+        drop(first(&joined, &before));
     }
 }
