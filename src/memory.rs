@@ -143,6 +143,12 @@ impl Memory {
     }
 }
 
+impl Drop for Errand {
+    fn drop(&mut self) {
+        self.name.done();
+    }
+}
+
 impl Errand {
     /// Takes a turn among all who ask the same.
     pub fn turn(&self) -> Turn<'_, Told> {

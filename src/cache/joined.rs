@@ -3,6 +3,7 @@
 //! Whoever is first holds a [`First`]. Should it come to nothing, because its client went away or its worker stopped, the
 //! others are told so, and one of them is first.
 
+use std::cell::RefCell;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use smallvec::SmallVec;
@@ -10,31 +11,61 @@ use tokio::sync::oneshot;
 
 use crate::ahead;
 
-/// Parts with a lock of their own: so many that one hardly ever has more than one question.
+/// Parts with a lock of their own: so many that one seldom has more than two questions.
 const PARTS: usize = 256;
+
+/// Names kept for their memory when nobody needs them any more: as many as wait on a busy worker.
+const KEPT: usize = 256;
+
+thread_local! {
+    static SPARE: RefCell<Vec<Arc<Content>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// What a name is made of.
+#[derive(Debug, Eq, PartialEq)]
+struct Content {
+    generation: u64,
+    octets: SmallVec<[u8; 96]>,
+}
 
 /// A question, with a hash of it that nobody outside can predict.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Name {
     hash: u64,
-    generation: u64,
-    octets: Arc<[u8]>,
+    content: Arc<Content>,
 }
 
 impl Name {
     /// The name with these octets and this hash of them. Those of another generation are other names.
     pub fn new(hash: u64, generation: u64, octets: &[u8]) -> Name {
-        Name { hash, generation, octets: octets.into() }
+        let content = Content { generation, octets: SmallVec::from_slice(octets) };
+        let Some(mut spare) = SPARE.with_borrow_mut(Vec::pop) else { return Name { hash, content: Arc::new(content) } };
+        match Arc::get_mut(&mut spare) {
+            Some(room) => *room = content,
+            None => spare = Arc::new(content),
+        }
+        Name { hash, content: spare }
+    }
+
+    /// Nobody will look at it any more: if nobody else has it, its memory is used for another one.
+    pub fn done(&self) {
+        if Arc::strong_count(&self.content) == 1 && !self.content.octets.spilled() {
+            SPARE.with_borrow_mut(|spare| {
+                if spare.len() < KEPT {
+                    spare.push(self.content.clone());
+                }
+            });
+        }
     }
 
     /// Its octets.
     pub fn octets(&self) -> &[u8] {
-        &self.octets
+        &self.content.octets
     }
 
     /// The generation.
     pub fn generation(&self) -> u64 {
-        self.generation
+        self.content.generation
     }
 
     /// The hash.
@@ -53,9 +84,12 @@ struct Asked<R> {
     waiting: Option<Box<Waiting<R>>>,
 }
 
+/// The questions of one part: seldom more than two.
+type Few<R> = SmallVec<[Asked<R>; 2]>;
+
 /// Some of the questions on their way, as a rule in one line of the processor's cache with their lock.
 #[repr(align(64))]
-struct Part<R>(Mutex<SmallVec<[Asked<R>; 1]>>);
+struct Part<R>(Mutex<Few<R>>);
 
 /// The questions on their way, of all workers.
 pub struct Joined<R> {
@@ -89,7 +123,7 @@ impl<R> Joined<R> {
         &self.parts[usize::try_from(hash >> 24).unwrap_or(0) % PARTS]
     }
 
-    fn lock(&self, hash: u64) -> MutexGuard<'_, SmallVec<[Asked<R>; 1]>> {
+    fn lock(&self, hash: u64) -> MutexGuard<'_, Few<R>> {
         // nothing that is done under this lock can leave the questions half changed
         self.part(hash).0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -120,8 +154,12 @@ impl<R> First<'_, R> {
         let Some(name) = self.name.take() else { return Vec::new() };
         let mut part = self.joined.lock(name.hash);
         // the one whose turn this is has the very same octets
-        let ours = part.iter().position(|asked| Arc::ptr_eq(&asked.name.octets, &name.octets));
+        let ours = part.iter().position(|asked| Arc::ptr_eq(&asked.name.content, &name.content));
         let asked = ours.map(|ours| part.swap_remove(ours));
+        if part.is_empty() && part.spilled() {
+            // back beside the lock
+            part.shrink_to_fit();
+        }
         drop(part);
         asked.and_then(|asked| asked.waiting).map_or_else(Vec::new, |waiting| waiting.0)
     }
@@ -151,7 +189,7 @@ impl<R> Drop for First<'_, R> {
 mod tests {
     #![expect(clippy::panic, reason = "tests fail loudly")]
 
-    use super::{First, Joined, Name, Part, Turn};
+    use super::{First, Joined, Name, Turn};
     use std::sync::Arc;
     use tokio::sync::oneshot::{Receiver, error::RecvError, error::TryRecvError};
 
@@ -175,8 +213,35 @@ mod tests {
     }
 
     #[test]
-    fn a_part_with_one_question_takes_one_line_of_the_processors_cache() {
-        assert_eq!(size_of::<Part<Arc<[u8]>>>(), 64);
+    fn a_part_with_two_questions_takes_one_line_of_the_processors_cache() {
+        let joined = Joined::<Arc<[u8]>>::default();
+        assert_eq!(size_of_val(&joined.parts[0]), 64);
+        let names = [name(b"a"), name(b"b"), name(b"c")];
+        let is_beside = || !joined.lock(7).spilled();
+        let mut turns = names.each_ref().map(|name| Some(joined.turn(name)));
+        assert!(!is_beside());
+        turns[2] = None;
+        assert!(!is_beside());
+        drop(turns);
+        let _turns = names[..2].iter().map(|name| joined.turn(name)).collect::<Vec<_>>();
+        assert!(is_beside());
+    }
+
+    #[test]
+    fn a_name_that_is_done_makes_the_next_one_unless_somebody_else_has_it() {
+        let make = |octets: &[u8]| Name::new(7, 3, octets);
+        let (kept, gone) = (make(b"kept"), make(b"gone"));
+        let also_kept = kept.clone();
+        [kept, gone].iter().for_each(Name::done);
+        let measured = allocation_counter::measure(|| {
+            let next = make(b"next");
+            assert_eq!((next.octets(), next.generation()), (&b"next"[..], 3));
+            next.done();
+        });
+        assert_eq!((measured.count_total, also_kept.octets()), (0, &b"kept"[..]));
+        let long = make(&[b'x'; 200]);
+        long.done();
+        assert_eq!(make(b"short").octets(), b"short");
     }
 
     #[test]
