@@ -199,7 +199,7 @@ impl Path {
     /// Judges a message from a client under the present rules.
     pub fn receive(self: &Rc<Self>, bytes: &[u8], client: IpAddr, link: Link) -> Verdict {
         let rules = self.rules();
-        self.judge(&rules, self.look(&rules, bytes, client, link))
+        self.judge(&rules, self.look(&rules, bytes, client, link), Instant::now())
     }
 
     /// Looks at a message from a client, to judge it soon under the same rules.
@@ -236,8 +236,8 @@ impl Path {
         Looked::Query(Arrival { query, family, link, way, group, kept_under })
     }
 
-    /// Judges what has been looked at.
-    pub fn judge(self: &Rc<Self>, rules: &Rules, looked: Looked<'_>) -> Verdict {
+    /// Judges what has been looked at. `now`: when it came.
+    pub fn judge(self: &Rc<Self>, rules: &Rules, looked: Looked<'_>, now: Instant) -> Verdict {
         let Arrival { query, family, link, way, group, kept_under } = match looked {
             Looked::Silence => return Verdict::Silence,
             Looked::Reply(bytes) => return Verdict::Reply(bytes),
@@ -273,7 +273,7 @@ impl Path {
         };
         let (sent, original) = (changed.as_deref().unwrap_or(bytes), changed.is_some().then(|| bytes.into()));
         let is_transfer = matches!(way, Way::Transfer(_)) && matches!(link, Link::Stream { .. });
-        let mut pending = self.pending(rules, group, Asked::new(&query, sent), original, passage, way);
+        let mut pending = self.pending((group, now + rules.deadline), Asked::new(&query, sent), original, passage, way);
         pending.errand = address.map(|address| rules.memory.errand(address));
         pending.reserve = reserve;
         if let Some(reply) = reply {
@@ -315,22 +315,20 @@ impl Path {
         let Ok((_, passage)) = to_resolver(&header, Switches::default(), link, Family::V4) else {
             return Looked::Reply(self.malformed(bytes));
         };
-        let asked = Asked::opaque(bytes);
-        Looked::Opaque(Box::new(self.pending(rules, &rules.groups.upstream, asked, None, passage, Way::Shared)))
+        let (asked, to) = (Asked::opaque(bytes), (&rules.groups.upstream, Instant::now() + rules.deadline));
+        Looked::Opaque(Box::new(self.pending(to, asked, None, passage, Way::Shared)))
     }
 
     /// A query that sets out now: from here on it counts, and its time runs.
     fn pending(
         &self,
-        rules: &Rules,
-        group: &Rc<Group>,
+        (group, deadline): (&Rc<Group>, Instant),
         asked: Asked,
         original: Option<Box<[u8]>>,
         passage: Passage,
         way: Way,
     ) -> Pending {
-        let (deadline, group) = (Instant::now() + rules.deadline, group.clone());
-        let (asked, active) = (asked.shared(), Some(Active::new(&self.active)));
+        let (group, asked, active) = (group.clone(), asked.shared(), Some(Active::new(&self.active)));
         Pending { asked, original, passage, deadline, way, group, errand: None, reserve: None, active }
     }
 

@@ -158,7 +158,7 @@ impl<A: Fn(Rc<Path>, Pending) -> F, F: Future<Output = Vec<u8>>> Service<A, F> {
     fn take_in(&mut self) {
         let (path, rules) = (self.desk.path.clone(), self.desk.path.rules());
         let link = Link::Datagram { limit: usize::from(rules.udp_payload_limit) };
-        let mut datagrams = self.inbox.datagrams();
+        let (mut datagrams, now) = (self.inbox.datagrams(), Instant::now());
         loop {
             let next = datagrams.by_ref().take(AT_ONCE);
             let some: SmallVec<[_; AT_ONCE]> =
@@ -167,7 +167,7 @@ impl<A: Fn(Rc<Path>, Pending) -> F, F: Future<Output = Vec<u8>>> Service<A, F> {
                 return;
             }
             for (datagram, looked) in some {
-                if let Some((pending, origin)) = self.desk.take(&datagram, path.judge(&rules, looked)) {
+                if let Some((pending, origin)) = self.desk.take(&datagram, path.judge(&rules, looked, now)) {
                     let done = self.crowd.begin(origin, (self.ask)(path.clone(), pending));
                     done.into_iter().for_each(|done| self.desk.answered(done));
                 }
