@@ -92,6 +92,17 @@ impl Inflow {
         Some(&mut self.buffer[at..self.start])
     }
 
+    /// The whole messages that have come and were not taken, without their prefixes.
+    pub fn messages(&self) -> impl Iterator<Item = &[u8]> {
+        let mut rest = &self.buffer[self.start..self.end];
+        std::iter::from_fn(move || {
+            let (prefix, behind) = rest.split_first_chunk()?;
+            let (message, behind) = behind.split_at_checked(usize::from(u16::from_be_bytes(*prefix)))?;
+            rest = behind;
+            Some(message)
+        })
+    }
+
     /// Whether part of a message has come.
     pub fn is_partial(&self) -> bool {
         self.start < self.end

@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
+use crate::ahead;
+
 /// Futures polled in one turn, so that the worker's other sockets have theirs: what one system call sends.
 const MOST_IN_TURN: usize = 64;
 
@@ -56,6 +58,13 @@ struct Place<F, K> {
     key: Option<K>,
     call: Arc<Call>,
     waker: Waker,
+}
+
+impl<F, K> Place<F, K> {
+    /// Has brought near what is looked at first.
+    fn fetch(&self) {
+        ahead::fetch(&*self.future);
+    }
 }
 
 /// What came of a future: nothing if it panicked.
@@ -110,6 +119,8 @@ impl<F: Future, K> Crowd<F, K> {
     /// Polls a future for the first time; what came of it if there is nothing to wait for.
     pub fn begin(&mut self, key: K, future: F) -> Option<Done<F, K>> {
         let at = self.vacant_place();
+        // that of the next one
+        self.free.last().into_iter().for_each(|&next| self.places[next].fetch());
         let place = &mut self.places[at];
         place.future.set(Some(future));
         place.key = Some(key);
@@ -155,6 +166,7 @@ impl<F: Future, K> Crowd<F, K> {
             std::mem::swap(&mut self.turn, &mut lock(&self.roll).due);
         }
         let now = self.turn.len().min(MOST_IN_TURN);
+        self.turn[..now].iter().filter_map(|&place| self.places.get(place)).for_each(Place::fetch);
         for index in 0..now {
             let place = self.turn[index];
             if let Some(place) = self.places.get(place) {

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::thread::LocalKey;
 
+use crate::ahead;
 use crate::bell::Bell;
 
 /// Slots kept when nobody waits: as many as wait on a busy worker.
@@ -90,6 +91,13 @@ impl<T: Tidings> Teller<T> {
     /// Whether somebody waits.
     pub fn is_awaited(&self) -> bool {
         !self.0.is_left.get()
+    }
+
+    /// Has brought near what telling reads.
+    pub fn fetch(&self) {
+        ahead::fetch(&self.0.outcome);
+        ahead::fetch(&self.0.is_left);
+        ahead::fetch(&self.0.reader);
     }
 
     /// Waits until nobody waits any more.

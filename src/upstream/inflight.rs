@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use smallvec::SmallVec;
 
+use crate::ahead;
 use crate::dns::message::{self, Form, HEADER, Message, Question, is_response, opcode, opcode_of, rcode};
 use crate::hashed::BuildAsGiven;
 
@@ -162,6 +163,16 @@ impl<W> InFlight<W> {
         }
         self.entries.insert(id, Entry { asked, waiter, sent_at: now });
         id
+    }
+
+    /// Has brought near what will be read of a query when its answer is taken; `of_waiter` does so for whoever waits.
+    pub fn fetch(&self, answer: &[u8], of_waiter: impl Fn(&W)) {
+        let id = answer.first_chunk().map(|&id| u16::from_be_bytes(id));
+        if let Some(Entry { asked, waiter, .. }) = id.and_then(|id| self.entries.get(&id)) {
+            ahead::fetch(&asked.bytes);
+            ahead::fetch(&asked.question_end);
+            of_waiter(waiter);
+        }
     }
 
     /// Finds whom a message from the resolver is for, and frees its ID.

@@ -298,6 +298,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 
     fn hand_out(&mut self, now: Instant) -> bool {
+        // what is read of the first queries is near by the time that the last ones have been found
+        self.inflow.messages().for_each(|message| self.in_flight.fetch(message, Teller::fetch));
         while let Some(message) = self.inflow.next_message() {
             match self.in_flight.take(message) {
                 Match::Answer(waiter, sent_at, view) => {
