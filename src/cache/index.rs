@@ -47,6 +47,13 @@ pub struct Slot {
     pub number: u32,
 }
 
+/// A line.
+type Line = [AtomicU64; LINE];
+
+fn read(word: &AtomicU64) -> u64 {
+    word.load(Ordering::Relaxed)
+}
+
 /// The lines of an index.
 pub struct Lines {
     /// Zeros in the beginning, which are not resident before they are used.
@@ -84,25 +91,25 @@ impl Lines {
         if line + 1 == self.count { 0 } else { line + 1 }
     }
 
-    fn line(&self, line: usize) -> [u64; LINE] {
-        let words = self.words[self.start + line * LINE..].first_chunk::<LINE>();
-        words.map_or([0; LINE], |words| words.each_ref().map(|word| word.load(Ordering::Relaxed)))
+    fn line(&self, line: usize) -> &Line {
+        static NONE: Line = [const { AtomicU64::new(0) }; LINE];
+        self.words[self.start + line * LINE..].first_chunk().unwrap_or(&NONE)
     }
 
     fn change(&self, line: usize, word: usize, change: impl FnOnce(u64) -> u64) {
         let word = &self.words[self.start + line * LINE + word];
         // one at a time, as only the index does this
-        word.store(change(word.load(Ordering::Relaxed)), Ordering::Relaxed);
+        word.store(change(read(word)), Ordering::Relaxed);
     }
 
     /// What `found` finds in the first of the lines where a key with this hash can stand.
-    fn search<T>(&self, hash: u64, found: impl Fn(usize, &[u64; LINE]) -> Option<T>) -> Option<T> {
+    fn search<T>(&self, hash: u64, found: impl Fn(usize, &Line) -> Option<T>) -> Option<T> {
         let mut line = self.home(hash);
         for _ in 0..self.count {
             let words = self.line(line);
-            let here = found(line, &words);
+            let here = found(line, words);
             // nobody had to go further than a line that none has passed
-            if here.is_some() || passed(&words) == 0 {
+            if here.is_some() || passed(words) == 0 {
                 return here;
             }
             line = self.next(line);
@@ -125,13 +132,13 @@ impl Lines {
 }
 
 /// How many keys found this line full and stand behind it.
-fn passed(words: &[u64; LINE]) -> u64 {
-    words[LINE - 1] >> COUNT
+fn passed(words: &Line) -> u64 {
+    read(&words[LINE - 1]) >> COUNT
 }
 
 /// The slots of a line that hold this print, in no order that matters.
-fn slots_with(words: &[u64; LINE], print: u64) -> impl Iterator<Item = usize> + use<> {
-    let [.., a, b, _, _] = *words;
+fn slots_with(words: &Line, print: u64) -> impl Iterator<Item = usize> + use<> {
+    let [a, b] = [PRINTS, PRINTS + 1].map(|word| read(&words[word]));
     // one number in which each slot has a bit: each word's lanes are shifted by another number of bits
     let mut bits = lanes_with(print, a) >> 15 | lanes_with(print, b) >> 14;
     std::iter::from_fn(move || {
@@ -144,8 +151,9 @@ fn slots_with(words: &[u64; LINE], print: u64) -> impl Iterator<Item = usize> + 
     })
 }
 
-fn number_at(words: &[u64; LINE], at: usize) -> u32 {
-    let [low, high] = [words[at / 2] & u64::from(u32::MAX), words[at / 2] >> 32];
+fn number_at(words: &Line, at: usize) -> u32 {
+    let both = read(&words[at / 2]);
+    let [low, high] = [both & u64::from(u32::MAX), both >> 32];
     u32::try_from(if at.is_multiple_of(2) { low } else { high }).unwrap_or(0)
 }
 
@@ -183,7 +191,7 @@ impl Index {
     }
 
     fn count(&mut self, line: usize, change: impl Fn(u64) -> u64) {
-        let passed = passed(&self.lines.line(line));
+        let passed = passed(self.lines.line(line));
         if passed < MANY {
             self.lines.change(line, LINE - 1, |word| word & BELOW_COUNT | change(passed) << COUNT);
         }
@@ -215,7 +223,7 @@ impl Index {
     pub fn enter(&mut self, hash: u64, number: u32) {
         let mut line = self.lines.home(hash);
         for _ in 0..self.lines.count {
-            if let Some(at) = slots_with(&self.lines.line(line), 0).next() {
+            if let Some(at) = slots_with(self.lines.line(line), 0).next() {
                 let slot = Slot { line, at, number };
                 self.set(slot, number);
                 self.set_print(slot, print_of(hash));
@@ -241,7 +249,7 @@ impl Index {
     /// A key leaves its ghost; of those that stand in the same line the oldest one may have to go.
     pub fn leave_ghost(&mut self, hash: u64) {
         let (print, line) = (print_of(hash), self.lines.home(hash));
-        let oldest = self.lines.line(line)[GHOSTS] >> 48;
+        let oldest = read(&self.lines.line(line)[GHOSTS]) >> 48;
         self.lines.change(line, GHOSTS, |word| word << 16 | print);
         self.lines.change(line, GHOSTS + 1, |word| word & !BELOW_COUNT | (word << 16 | oldest) & BELOW_COUNT);
     }
@@ -251,7 +259,7 @@ impl Index {
         let (print, line) = (print_of(hash), self.lines.home(hash));
         let words = self.lines.line(line);
         for (word, lanes) in [(GHOSTS, u64::MAX), (GHOSTS + 1, BELOW_COUNT)] {
-            let found = lanes_with(print, words[word]) & lanes;
+            let found = lanes_with(print, read(&words[word])) & lanes;
             if found != 0 {
                 self.lines.change(line, word, |word| word & !(0xffff << (found.trailing_zeros() - 15)));
                 return true;
@@ -273,8 +281,8 @@ impl Index {
     fn from(&self, first: usize, at: usize) -> Option<Slot> {
         (first..self.lines.count).find_map(|line| {
             let (words, from) = (self.lines.line(line), if line == first { at } else { 0 });
-            let is_taken = |&at: &usize| words[PRINTS + at / LANES] >> (at % LANES * 16) & 0xffff != 0;
-            (from..SLOTS).find(is_taken).map(|at| Slot { line, at, number: number_at(&words, at) })
+            let is_taken = |&at: &usize| read(&words[PRINTS + at / LANES]) >> (at % LANES * 16) & 0xffff != 0;
+            (from..SLOTS).find(is_taken).map(|at| Slot { line, at, number: number_at(words, at) })
         })
     }
 }
