@@ -50,7 +50,9 @@ impl Name {
     /// Nobody will look at it any more: if nobody else has it, its memory is used for another one.
     pub fn done(&self) {
         if Arc::strong_count(&self.content) == 1 && !self.content.octets.spilled() {
-            SPARE.with_borrow_mut(|spare| {
+            // on a thread that ends nothing is kept
+            let _ = SPARE.try_with(|spare| {
+                let mut spare = spare.borrow_mut();
                 if spare.len() < KEPT {
                     spare.push(self.content.clone());
                 }

@@ -53,7 +53,14 @@ impl Inflow {
         Inflow { buffer: vec![0; usual], start: 0, end: 0, usual, most }
     }
 
-    /// Where to read into; never empty. After reading, tell [`Self::filled`].
+    /// Whether it is time to take messages: a whole one is there, and so many octets are in all.
+    pub fn has(&self, octets: usize) -> bool {
+        let (wanted, there) = (self.wanted(), self.end - self.start);
+        wanted >= 2 && there >= wanted.max(octets)
+    }
+
+    /// Where to read into; never empty unless all room is taken by more than one message. After reading, tell
+    /// [`Self::filled`].
     pub fn room(&mut self) -> &mut [u8] {
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
@@ -160,6 +167,35 @@ mod tests {
     }
 
     proptest! {
+        /// As long as it is not time to take messages there is room for more, and then they are all there to be seen.
+        #[test]
+        fn until_it_is_time_to_take_messages_there_is_room(
+            lengths in proptest::collection::vec(prop_oneof![0_usize..3000, 60_000_usize..65_536], 1..12),
+            cut in 1000_usize..20_000
+        ) {
+            let mut stream = Vec::new();
+            for (number, &length) in (0..).zip(&lengths) {
+                put(&mut stream, &vec![number; length]);
+            }
+            let (mut inflow, mut seen) = (Inflow::up_to(32_768), Vec::new());
+            while !stream.is_empty() {
+                while !inflow.has(32_768) && !stream.is_empty() {
+                    let room = inflow.room();
+                    prop_assert!(!room.is_empty());
+                    let count = room.len().min(stream.len()).min(cut);
+                    room[..count].copy_from_slice(&stream[..count]);
+                    stream.drain(..count);
+                    inflow.filled(count);
+                }
+                let shown: Vec<_> = inflow.messages().map(<[u8]>::to_vec).collect();
+                let taken: Vec<_> = std::iter::from_fn(|| inflow.next_message().map(|message| message.to_vec())).collect();
+                prop_assert_eq!(&shown, &taken);
+                prop_assert!(!taken.is_empty() || stream.is_empty());
+                seen.extend(taken.iter().map(Vec::len));
+            }
+            prop_assert_eq!(seen, lengths);
+        }
+
         /// However the octets come in, the messages come out as they were put in, and memory stays bounded.
         #[test]
         fn any_segmentation_gives_the_same_messages(

@@ -239,7 +239,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     fn read(&mut self, context: &mut Context<'_>) -> Poll<Ended> {
         let (mut received, mut last) = (0, None);
         for _ in 0..READS_PER_TURN {
-            if received >= READ_BUFFER {
+            // where a message is longer than that, what is behind it may not have room as well
+            if self.inflow.has(READ_BUFFER) {
                 break;
             }
             let mut buffer = ReadBuf::new(self.inflow.room());
