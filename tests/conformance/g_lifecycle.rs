@@ -4,6 +4,7 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use testkit::proxy_process::Signal;
 use testkit::script::default_builder;
 use testkit::{
     Act, DotServer, Journal, Opt, Pki, Stage, TcpClient, UdpClient, default_answer, framed, inspect, message, query,
@@ -187,6 +188,41 @@ fn c067_a_message_over_many_records_is_read() {
         assert!(answer.len() > 40_000);
         assert_eq!(inspect::a_records(&answer), [message::a_for("large.test")]);
     }
+    assert_eq!(bench.server.journal().accepted(), 1);
+}
+
+/// What comes behind a long message in the same flight may need more room than is left beside it.
+#[test]
+fn c067_messages_behind_a_long_one_are_read() {
+    const TOGETHER: u16 = 40;
+    let held = Mutex::new(Vec::new());
+    let bench = Bench::with(
+        |server| {
+            server.script(move |received| {
+                let mut held = held.lock().unwrap();
+                let length = if held.is_empty() { 60_000 } else { 400 };
+                let text = testkit::Rr::txt("text.test", &vec![b'x'; length], 60);
+                held.push(framed(&default_builder(&received.message).answer(&text).build()));
+                if held.len() < usize::from(TOGETHER) {
+                    return Vec::new();
+                }
+                let flight = std::mem::take(&mut *held).concat();
+                let mut acts: Vec<_> = flight.chunks(16_000).map(|record| Act::Raw(record.to_vec())).collect();
+                acts.insert(3, Act::Sleep(Duration::from_millis(300)));
+                acts
+            })
+        },
+        "",
+    );
+    let mut client = TcpClient::connect(bench.proxy.address());
+    client.send_raw(&burst("behind", TOGETHER));
+    assert!(bench.server.wait_for(|journal| journal.messages.len() == usize::from(TOGETHER), LONG));
+    // the first part has been read, and all of the rest is there when it goes on
+    thread::sleep(Duration::from_millis(100));
+    bench.proxy.signal(Signal::SIGSTOP);
+    thread::sleep(Duration::from_millis(400));
+    bench.proxy.signal(Signal::SIGCONT);
+    all_answered(&mut client, "behind", TOGETHER);
     assert_eq!(bench.server.journal().accepted(), 1);
 }
 
