@@ -11,7 +11,7 @@ use testkit::{DotServer, Pki, Proxy, query};
 
 use crate::conformance::bench::binary;
 use crate::conformance::namespace::skipped;
-use crate::conformance::resolvers::{SERVFAIL, config_of, named, rcode_of};
+use crate::conformance::resolvers::{LONG, SERVFAIL, config_of, named, rcode_of};
 
 /// The library that lies about the time, if it is installed.
 fn liar() -> Option<PathBuf> {
@@ -102,7 +102,7 @@ fn r35_a_time_that_was_good_once_serves_the_next_start() {
     let proxy = proxy_with(&pki, &renewed, Some(&liar), Some(&folder));
     assert_eq!(rcode_of(&proxy, &query(1, "a.test", 1)), 0, "{}", proxy.log());
     let day = &written[..10];
-    assert!(proxy.log().contains(&format!("certificates are judged as of {day}T")), "{}", proxy.log());
+    assert!(proxy.wait_for_log(&format!("certificates are judged as of {day}T"), LONG), "{}", proxy.log());
     // issued after that time
     let later = server_of(&pki, &certificate().not_yet_valid());
     let proxy = proxy_with(&pki, &later, Some(&liar), Some(&folder));

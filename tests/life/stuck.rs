@@ -56,7 +56,7 @@ fn where_the_worker_that_serves_alone_is_stuck_the_others_serve() {
         assert!(begun.elapsed() < LATEST, "nobody serves\n{}", proxy.log());
         number += 1;
     }
-    assert!(proxy.log().contains("worker 0 gives no sign of life"), "{}", proxy.log());
+    assert!(proxy.wait_for_log("worker 0 gives no sign of life", LATEST), "{}", proxy.log());
     assert!((0..20).all(|number| is_answered(&format!("m{number}.test"))), "{}", proxy.log());
     assert!(TcpClient::connect(proxy.address()).ask(&query(1, "tcp.test", 1)).is_some());
     drop(stopped);
