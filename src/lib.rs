@@ -25,7 +25,6 @@ pub mod listen {
     pub mod udp;
 }
 
-pub mod ahead;
 pub mod query;
 pub mod rules;
 
@@ -119,6 +118,7 @@ pub mod system_dns {
     pub mod verdict;
 }
 
+pub mod ahead;
 pub mod ask;
 pub mod bell;
 pub mod cli;

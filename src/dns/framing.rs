@@ -53,8 +53,8 @@ impl Inflow {
         Inflow { buffer: vec![0; usual], start: 0, end: 0, usual, most }
     }
 
-    /// Whether it is time to take messages: a whole one is there, and so many octets are in all.
-    pub fn has(&self, octets: usize) -> bool {
+    /// Whether messages are to be taken before more is read: a whole one is there, and so many octets are in all.
+    pub fn is_time_to_take(&self, octets: usize) -> bool {
         let (wanted, there) = (self.wanted(), self.end - self.start);
         wanted >= 2 && there >= wanted.max(octets)
     }
@@ -179,7 +179,7 @@ mod tests {
             }
             let (mut inflow, mut seen) = (Inflow::up_to(32_768), Vec::new());
             while !stream.is_empty() {
-                while !inflow.has(32_768) && !stream.is_empty() {
+                while !inflow.is_time_to_take(32_768) && !stream.is_empty() {
                     let room = inflow.room();
                     prop_assert!(!room.is_empty());
                     let count = room.len().min(stream.len()).min(cut);

@@ -240,7 +240,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let (mut received, mut last) = (0, None);
         for _ in 0..READS_PER_TURN {
             // where a message is longer than that, what is behind it may not have room as well
-            if self.inflow.has(READ_BUFFER) {
+            if self.inflow.is_time_to_take(READ_BUFFER) {
                 break;
             }
             let mut buffer = ReadBuf::new(self.inflow.room());
