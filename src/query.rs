@@ -375,27 +375,30 @@ impl Path {
     }
 
     /// Asks the group, or waits for the answer to the same question that somebody else has asked already.
-    async fn ask(&self, pending: &Pending) -> Result<ReadMessage, Failure> {
-        let first = loop {
-            let Some(errand) = &pending.errand else { break None };
-            let told = match errand.turn() {
-                Turn::First(first) => break Some((errand, first)),
-                Turn::Behind(told) => told,
+    #[expect(clippy::manual_async_fn, reason = "the future of an async fn holds each argument twice")]
+    fn ask<'a>(&'a self, pending: &'a Pending) -> impl Future<Output = Result<ReadMessage, Failure>> + use<'a> {
+        async move {
+            let first = loop {
+                let Some(errand) = &pending.errand else { break None };
+                let told = match errand.turn() {
+                    Turn::First(first) => break Some((errand, first)),
+                    Turn::Behind(told) => told,
+                };
+                self.counters.joined.add(1);
+                match tokio::time::timeout_at(pending.deadline.into(), told).await {
+                    Ok(Ok(result)) => return result.map(|answer| ReadMessage::new(answer.to_vec())),
+                    // whoever asked is gone: it is another one's turn, perhaps ours
+                    Ok(Err(_)) => {}
+                    Err(_) => return Err(Failure::default()),
+                }
             };
-            self.counters.joined.add(1);
-            match tokio::time::timeout_at(pending.deadline.into(), told).await {
-                Ok(Ok(result)) => return result.map(|answer| ReadMessage::new(answer.to_vec())),
-                // whoever asked is gone: it is another one's turn, perhaps ours
-                Ok(Err(_)) => {}
-                Err(_) => return Err(Failure::default()),
+            let result = pending.group.ask(pending.asked.clone(), pending.deadline).await;
+            if let Some((errand, first)) = first {
+                errand.learn(&result, &pending.passage);
+                first.tell(|| result.as_ref().map(|answer| answer.bytes().into()).map_err(Failure::clone));
             }
-        };
-        let result = pending.group.ask(pending.asked.clone(), pending.deadline).await;
-        if let Some((errand, first)) = first {
-            errand.learn(&result, &pending.passage);
-            first.tell(|| result.as_ref().map(|answer| answer.bytes().into()).map_err(Failure::clone));
+            result
         }
-        result
     }
 
     /// Asks for what is in the memory already; nobody waits for it.

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
+use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -49,11 +50,7 @@ pub struct Group {
     conduct: Conduct,
     next_id: Rc<Cell<u64>>,
     counters: Arc<Counters>,
-    allowance: Cell<Allowance>,
-    /// Whether queries wait because all servers rest.
-    waits_for_rest: Cell<bool>,
-    /// The timer of all groups of the worker.
-    alarms: Rc<Alarms>,
+    means: Means,
     /// Whose turn it is where the servers take turns.
     turn: Cell<usize>,
     outage: RefCell<Outage<Failure>>,
@@ -65,29 +62,28 @@ pub struct Group {
     finding_out: Cell<bool>,
 }
 
+/// What the inquiries of a group have in common that asks like this.
+fn means(conduct: &Conduct, allowance: Cell<Allowance>, alarms: Rc<Alarms>) -> Means {
+    Means {
+        second_try_after: conduct.second_try_after,
+        deadline: conduct.limits.deadline,
+        all_at_once: conduct.policy == Policy::Parallel,
+        second_opinion: conduct.second_opinion,
+        allowance,
+        waits_for_rest: Cell::default(),
+        alarms,
+    }
+}
+
 impl Group {
     /// A group without connections: they are made when a query needs them.
     pub fn new(servers: Vec<Arc<UpstreamServer>>, conduct: Conduct, counters: Arc<Counters>) -> Group {
         let next_id: Rc<Cell<u64>> = Rc::default();
         let place = |server| Place::new(server, conduct.limits, next_id.clone(), counters.clone());
         let places = servers.into_iter().map(place).collect();
-        let (vacancy, allowance, waits_for_rest, alarms, turn) = Default::default();
-        let (outage, out_at, answers, finding_out) = Default::default();
-        Group {
-            places,
-            vacancy,
-            conduct,
-            next_id,
-            counters,
-            allowance,
-            waits_for_rest,
-            alarms,
-            turn,
-            outage,
-            out_at,
-            answers,
-            finding_out,
-        }
+        let means = means(&conduct, Cell::default(), Rc::default());
+        let (vacancy, turn, outage, out_at, answers, finding_out) = Default::default();
+        Group { places, vacancy, conduct, next_id, counters, means, turn, outage, out_at, answers, finding_out }
     }
 
     /// The group that takes the place of this one after a reload. Connections to servers that are in both go on, with
@@ -101,8 +97,9 @@ impl Group {
             known.clone()
         };
         let places = servers.into_iter().map(place).collect();
-        let (next_id, counters, allowance) = (self.next_id.clone(), self.counters.clone(), self.allowance.clone());
-        Group { places, allowance, alarms: self.alarms.clone(), next_id, ..Group::new(Vec::new(), conduct, counters) }
+        let (next_id, counters) = (self.next_id.clone(), self.counters.clone());
+        let means = means(&conduct, self.means.allowance.clone(), self.means.alarms.clone());
+        Group { places, means, next_id, ..Group::new(Vec::new(), conduct, counters) }
     }
 
     /// The same group, which has no server for this reason.
@@ -140,15 +137,22 @@ impl Group {
     ///
     /// # Errors
     /// Why there is no answer. It comes at `deadline` at the latest.
-    pub async fn ask(self: &Rc<Self>, asked: Rc<Asked>, deadline: Instant) -> Result<ReadMessage, Failure> {
-        if self.places.is_empty() {
-            return Err(self.no_answer());
+    #[expect(clippy::manual_async_fn, reason = "the future of an async fn holds each argument twice")]
+    pub fn ask(
+        self: &Rc<Self>,
+        asked: Rc<Asked>,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<ReadMessage, Failure>> + use<'_> {
+        async move {
+            if self.places.is_empty() {
+                return Err(self.no_answer());
+            }
+            if let Some(told) = self.recall(&asked) {
+                // rare, and too large to be carried by every query
+                return Box::pin(self.ask_again(asked, told, deadline)).await;
+            }
+            self.inquire(asked, deadline).await
         }
-        if let Some(told) = self.recall(&asked) {
-            // rare, and too large to be carried by every query
-            return Box::pin(self.ask_again(asked, told, deadline)).await;
-        }
-        self.inquire(asked, deadline).await
     }
 
     /// Why no server would answer this question of late.
@@ -188,40 +192,37 @@ impl Group {
         tokio::time::timeout(REPEAT, inquiry).await.ok()?.ok()
     }
 
-    async fn inquire(&self, asked: Rc<Asked>, deadline: Instant) -> Result<ReadMessage, Failure> {
-        let mut allowance = self.allowance.get();
-        allowance.earn(self.conduct.hedge_percent);
-        self.allowance.set(allowance);
-        let means = Means {
-            places: self.preferred(),
-            second_try_after: self.conduct.second_try_after,
-            deadline: self.conduct.limits.deadline,
-            all_at_once: self.conduct.policy == Policy::Parallel,
-            second_opinion: self.conduct.second_opinion,
-            allowance: &self.allowance,
-            waits_for_rest: &self.waits_for_rest,
-            alarms: &self.alarms,
-        };
-        let result = inquire(means, asked.clone(), deadline).await;
-        match (&result, asked.question().filter(|_| asked.is_repeatable())) {
-            (Ok(_), _) => {
-                self.answers.set(self.answers.get() + 1);
-                self.end_outage();
-                if self.waits_for_rest.take() {
-                    // one of those servers answers again
-                    self.alarms.wake_all();
+    #[expect(clippy::manual_async_fn, reason = "the future of an async fn holds each argument twice")]
+    fn inquire(
+        &self,
+        asked: Rc<Asked>,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<ReadMessage, Failure>> + use<'_> {
+        async move {
+            let mut allowance = self.means.allowance.get();
+            allowance.earn(self.conduct.hedge_percent);
+            self.means.allowance.set(allowance);
+            let result = inquire(&self.means, self.preferred(), asked.clone(), deadline).await;
+            match (&result, asked.question().filter(|_| asked.is_repeatable())) {
+                (Ok(_), _) => {
+                    self.answers.set(self.answers.get() + 1);
+                    self.end_outage();
+                    if self.means.waits_for_rest.take() {
+                        // one of those servers answers again
+                        self.means.alarms.wake_all();
+                    }
                 }
+                (Err(failure), Some(question)) if failure.is_outage() => {
+                    let now = Instant::now();
+                    // every query has as long as this
+                    let began = deadline.checked_sub(self.conduct.limits.deadline).unwrap_or(now);
+                    self.out_at.set(Some(now));
+                    self.outage.borrow_mut().failed(question, failure.clone(), began, now);
+                }
+                _ => {}
             }
-            (Err(failure), Some(question)) if failure.is_outage() => {
-                let now = Instant::now();
-                // every query has as long as this
-                let began = deadline.checked_sub(self.conduct.limits.deadline).unwrap_or(now);
-                self.out_at.set(Some(now));
-                self.outage.borrow_mut().failed(question, failure.clone(), began, now);
-            }
-            _ => {}
+            result
         }
-        result
     }
 
     /// The places, those first that are preferred for the next query.

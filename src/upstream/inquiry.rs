@@ -34,10 +34,8 @@ const UNHEARD: u32 = 8;
 /// When a datagram in plain DNS is sent again to a server that is not known yet.
 const RETRANSMISSION: Duration = Duration::from_millis(400);
 
-/// What an inquiry has of its group.
-pub struct Means<'a> {
-    /// The servers, those first that are preferred for this query.
-    pub places: Cow<'a, [Rc<Place>]>,
+/// What the inquiries of a group have in common.
+pub struct Means {
     /// When a second server is asked at the latest.
     pub second_try_after: Duration,
     /// How long a query may wait for a server at all.
@@ -47,11 +45,11 @@ pub struct Means<'a> {
     /// Whether another server is asked when one answers that it cannot or will not.
     pub second_opinion: bool,
     /// What is left for second askings because of late answers.
-    pub allowance: &'a Cell<Allowance>,
+    pub allowance: Cell<Allowance>,
     /// Set when a query waits because all servers rest.
-    pub waits_for_rest: &'a Cell<bool>,
-    /// The worker's timer.
-    pub alarms: &'a Rc<Alarms>,
+    pub waits_for_rest: Cell<bool>,
+    /// The timer of all groups of the worker.
+    pub alarms: Rc<Alarms>,
 }
 
 /// Why a query got no answer: what happened last, and at which server.
@@ -60,37 +58,41 @@ pub struct Failure {
     sent: bool,
     heard: bool,
     /// In a box of its own, as each query on its way has room for a failure.
-    last: Option<Box<(String, Trouble)>>,
-    /// Why there is nobody to ask.
-    vacant: Option<Box<str>>,
+    why: Option<Box<Why>>,
+}
+
+#[derive(Clone, Debug)]
+enum Why {
+    /// There is nobody to ask, for this reason.
+    Vacant(String),
+    /// What happened last, at the server with this label.
+    Last(String, Trouble),
 }
 
 impl Failure {
     /// There is nobody to ask.
     pub fn vacant(why: &str) -> Failure {
-        Failure { vacant: Some(why.into()), ..Failure::default() }
+        Failure { why: Some(Box::new(Why::Vacant(why.to_owned()))), ..Failure::default() }
     }
 
     /// Takes note of what went wrong at a server. `sent`: it may have the query.
     pub fn note(&mut self, label: &str, sent: bool, trouble: Trouble) {
         self.sent |= sent;
-        self.last = Some(Box::new((label.to_owned(), trouble)));
+        self.why = Some(Box::new(Why::Last(label.to_owned(), trouble)));
     }
 
     /// Whether it is an outage: not one server was heard, and that not for the number of queries.
     pub fn is_outage(&self) -> bool {
-        let last = self.last.as_deref();
-        !self.heard && !matches!(last, Some((_, Trouble::QueueFull | Trouble::TooMany)))
+        let is_full = matches!(self.why.as_deref(), Some(Why::Last(_, Trouble::QueueFull | Trouble::TooMany)));
+        !self.heard && !is_full
     }
 
     /// As the client is told (RFC 8914 §4.23, §4.24).
     pub fn extended_error(&self) -> ExtendedError {
         let code = if self.sent { ExtendedError::NO_REACHABLE_AUTHORITY } else { ExtendedError::NETWORK_ERROR };
-        if let Some(why) = &self.vacant {
-            return ExtendedError::new(code, why.to_string());
-        }
-        match self.last.as_deref() {
-            Some((label, trouble)) => ExtendedError::new(code, format!("{label}: {trouble}")),
+        match self.why.as_deref() {
+            Some(Why::Vacant(why)) => ExtendedError::new(code, why.clone()),
+            Some(Why::Last(label, trouble)) => ExtendedError::new(code, format!("{label}: {trouble}")),
             None => ExtendedError::new(code, "no upstream server answered in time"),
         }
     }
@@ -108,7 +110,9 @@ struct Attempt {
 
 /// The state of one query.
 struct Inquiry<'a> {
-    means: Means<'a>,
+    means: &'a Means,
+    /// The servers, those first that are preferred for this query.
+    places: Cow<'a, [Rc<Place>]>,
     asked: Rc<Asked>,
     plan: Plan,
     /// Hardly ever more than one.
@@ -125,15 +129,16 @@ struct Inquiry<'a> {
 ///
 /// # Errors
 /// Why there is no answer. It comes at `deadline` at the latest.
-pub fn inquire(
-    means: Means<'_>,
+pub fn inquire<'a>(
+    means: &'a Means,
+    places: Cow<'a, [Rc<Place>]>,
     asked: Rc<Asked>,
     deadline: Instant,
-) -> impl Future<Output = Result<ReadMessage, Failure>> {
+) -> impl Future<Output = Result<ReadMessage, Failure>> + use<'a> {
     let plan = Plan::new(deadline, means.second_try_after, asked.is_repeatable());
     let plan = if means.all_at_once { plan.to_all() } else { plan };
-    let (attempts, failure, alarm) = (SmallVec::new(), Failure::default(), Alarm::new(means.alarms));
-    let mut inquiry = Inquiry { means, asked, plan, attempts, failure, fallback: None, probed: false, alarm };
+    let (attempts, failure, alarm) = (SmallVec::new(), Failure::default(), Alarm::new(&means.alarms));
+    let mut inquiry = Inquiry { means, places, asked, plan, attempts, failure, fallback: None, probed: false, alarm };
     poll_fn(move |context| inquiry.poll(context))
 }
 
@@ -175,11 +180,11 @@ impl Inquiry<'_> {
     }
 
     fn standing(&self, server: usize, now: Instant) -> Standing {
-        self.means.places[server].standing(now)
+        self.places[server].standing(now)
     }
 
     fn next(&self, now: Instant) -> Step {
-        let servers = self.means.places.len();
+        let servers = self.places.len();
         let patience = |server, connection, asked_at| self.patience(server, connection, asked_at, now);
         self.plan.next(now, servers, |server| self.standing(server, now), patience)
     }
@@ -196,7 +201,7 @@ impl Inquiry<'_> {
         if connection.is_given_up() {
             return Duration::ZERO;
         }
-        let tail = self.means.places[server].tempo().tail();
+        let tail = self.places[server].tempo().tail();
         if connection.is_single() {
             // datagrams get lost
             return tail.map_or(RETRANSMISSION, |tail| tail * 2).min(second_try);
@@ -228,7 +233,7 @@ impl Inquiry<'_> {
     /// as nearly every answer should be there; after a long rest a little later; else it has the second try's time.
     fn silence(&self, server: usize, connection: &Connection) -> Duration {
         let second_try = self.means.second_try_after;
-        let tail = self.means.places[server].tempo().tail();
+        let tail = self.places[server].tempo().tail();
         match tail {
             Some(tail) if connection.unheard() >= UNHEARD => tail.min(second_try),
             _ if connection.is_woken() => (tail.unwrap_or(WOKEN) * 4).max(WOKEN).min(WOKEN * 2).min(second_try),
@@ -240,19 +245,19 @@ impl Inquiry<'_> {
     fn has_other(&self, server: usize, now: Instant) -> bool {
         let is_well =
             |other| matches!(self.standing(other, now), Standing::Open(_) | Standing::Connecting(_) | Standing::Idle);
-        (0..self.means.places.len()).any(|other| other != server && is_well(other))
+        (0..self.places.len()).any(|other| other != server && is_well(other))
     }
 
     fn ask(&mut self, server: usize, now: Instant) {
         if !std::mem::replace(&mut self.probed, true) && self.asked.is_repeatable() {
             for doubtful in self.to_probe(server, now) {
-                let connection = self.means.places[doubtful].connection(now, self.plan.is_suspect(doubtful));
+                let connection = self.places[doubtful].connection(now, self.plan.is_suspect(doubtful));
                 self.plan.probed(doubtful, connection.id(), now);
                 self.put(doubtful, connection, now, false);
             }
         }
-        let connection = self.means.places[server].connection(now, self.plan.is_suspect(server));
-        let tally = self.means.places[server].server().tally();
+        let connection = self.places[server].connection(now, self.plan.is_suspect(server));
+        let tally = self.places[server].server().tally();
         let is_hedge = !self.plan.seeks_better() && !self.means.all_at_once && self.is_late(now);
         if self.plan.seeks_better() {
             tally.second_opinions.add(1);
@@ -282,7 +287,7 @@ impl Inquiry<'_> {
             Ok(outcome) => self.attempts.push(Attempt { connection, server, outcome, asked_at: now, hedge }),
             Err(trouble) => {
                 self.plan.lost(connection.id(), false, false);
-                self.failure.note(self.means.places[server].server().label(), false, trouble);
+                self.failure.note(self.places[server].server().label(), false, trouble);
             }
         }
     }
@@ -290,12 +295,12 @@ impl Inquiry<'_> {
     /// Takes in what became of an attempt; the answer if it is one to give.
     fn take(&mut self, index: usize, outcome: Outcome) -> Option<ReadMessage> {
         let attempt = self.attempts.swap_remove(index);
-        let server = self.means.places[attempt.server].server();
+        let server = self.places[attempt.server].server();
         match outcome {
             Outcome::Answer(answer) => {
                 if self.means.second_opinion
                     && is_worth_a_second_opinion(answer.bytes())
-                    && self.means.places.len() > 1
+                    && self.places.len() > 1
                     && self.plan.unsatisfied(attempt.connection.id(), Instant::now())
                 {
                     self.fallback.get_or_insert_with(|| Box::new(answer));
@@ -337,7 +342,7 @@ impl Inquiry<'_> {
     fn count_timeouts(&self, now: Instant) {
         for attempt in &self.attempts {
             if now >= attempt.asked_at + self.means.second_try_after {
-                self.means.places[attempt.server].server().tally().timeouts.add(1);
+                self.places[attempt.server].server().tally().timeouts.add(1);
             }
         }
     }
@@ -346,8 +351,8 @@ impl Inquiry<'_> {
     /// their clients never wait for the outcome.
     fn to_probe(&self, server: usize, now: Instant) -> Vec<usize> {
         let doubtful = |&one: &usize| matches!(self.standing(one, now), Standing::Doubtful { .. });
-        let due = |&one: &usize| self.means.places[one].server().take_probe(now, now + self.means.deadline);
-        let preferred = if self.means.all_at_once { self.means.places.len() } else { server };
+        let due = |&one: &usize| self.places[one].server().take_probe(now, now + self.means.deadline);
+        let preferred = if self.means.all_at_once { self.places.len() } else { server };
         (0..preferred).filter(|&one| one != server).filter(doubtful).filter(due).collect()
     }
 
@@ -361,7 +366,7 @@ impl Inquiry<'_> {
                 continue;
             }
             let Some(Attempt { connection, server, .. }) = self.attempt(id) else { continue };
-            let (place, second_try) = (&self.means.places[*server], self.means.second_try_after);
+            let (place, second_try) = (&self.places[*server], self.means.second_try_after);
             let is_many = connection.unheard() >= UNHEARD;
             let silence = self.silence(*server, connection);
             let is_heard = connection.has_been_heard_since(asked_at);
@@ -377,7 +382,7 @@ impl Inquiry<'_> {
             connection.give_up();
             // whoever was asked just before it fell silent would notice last
             self.means.alarms.wake_all();
-            if self.means.places.len() > 1 {
+            if self.places.len() > 1 {
                 let why = Trouble::Ended("silent".to_owned());
                 if is_many && self.has_other(*server, now) {
                     place.server().failed(now, 0, &why);
