@@ -167,9 +167,15 @@ impl<A: Fn(Rc<Path>, Pending) -> F, F: Future<Output = Vec<u8>>> Service<A, F> {
                 return;
             }
             for (datagram, looked) in some {
-                if let Some((pending, origin)) = self.desk.take(&datagram, path.judge(&rules, looked, now)) {
-                    let done = self.crowd.begin(origin, (self.ask)(path.clone(), pending));
-                    done.into_iter().for_each(|done| self.desk.answered(done));
+                self.desk.path.counters().udp_queries.add(1);
+                match path.judge(&rules, looked, now) {
+                    Verdict::Silence => {}
+                    Verdict::Reply(bytes) => self.desk.reply(&datagram, bytes),
+                    Verdict::Relay(pending) | Verdict::Transfer(pending) => {
+                        let Some(origin) = self.desk.admit(&datagram) else { continue };
+                        let done = self.crowd.begin(origin, (self.ask)(path.clone(), pending));
+                        done.into_iter().for_each(|done| self.desk.answered(done));
+                    }
                 }
             }
         }
@@ -217,26 +223,18 @@ impl<A: Fn(Rc<Path>, Pending) -> F, F: Future<Output = Vec<u8>>> Service<A, F> {
 }
 
 impl Desk {
-    /// Does what has been judged of a datagram. If somebody must be asked: what, and where the answer goes.
-    fn take(&mut self, datagram: &Datagram<'_>, verdict: Verdict) -> Option<(Pending, Origin)> {
-        let (peer, local) = (datagram.peer, datagram.local);
-        self.path.counters().udp_queries.add(1);
-        match verdict {
-            Verdict::Silence => None,
-            Verdict::Reply(bytes) => {
-                self.hand_in(Outgoing { bytes, peer, local });
-                None
-            }
-            Verdict::Relay(pending) | Verdict::Transfer(pending) => {
-                let identity = self.identity(datagram);
-                if !self.pending.insert(identity) {
-                    // the answer to the first copy is on its way (RFC 5452 §5)
-                    self.path.counters().retransmissions.add(1);
-                    return None;
-                }
-                Some((pending, Origin { peer, local, identity }))
-            }
+    fn reply(&mut self, &Datagram { peer, local, .. }: &Datagram<'_>, bytes: Vec<u8>) {
+        self.hand_in(Outgoing { bytes, peer, local });
+    }
+
+    /// Where the answer to a query goes, unless that to a first copy of it is on its way (RFC 5452 §5).
+    fn admit(&mut self, datagram: &Datagram<'_>) -> Option<Origin> {
+        let (peer, local, identity) = (datagram.peer, datagram.local, self.identity(datagram));
+        if !self.pending.insert(identity) {
+            self.path.counters().retransmissions.add(1);
+            return None;
         }
+        Some(Origin { peer, local, identity })
     }
 
     /// What a query on its way is known by: a client repeats all of it when it hears nothing. The address that was asked is
