@@ -12,7 +12,8 @@ use crate::cache::snapshot::{self, Snapshot, View, view_of};
 use crate::config::settings::Settings;
 use crate::control::Forget;
 use crate::dns::name::Domain;
-use crate::memory::{self, Shared};
+use crate::memory::Shared;
+use crate::moment::since_boot;
 use crate::report::Memory;
 
 /// The file in the state directory.
@@ -76,7 +77,7 @@ impl Keeper {
         let from = regular(OpenOptions::new().read(true), file)?;
         from.take(limit).read_to_end(&mut octets)?;
         let answers = &self.memory.answers;
-        let restored = snapshot::read(&octets, &self.view, wall_clock(), memory::now(), |entry| answers.restore(entry));
+        let restored = snapshot::read(&octets, &self.view, wall_clock(), since_boot(), |entry| answers.restore(entry));
         restored.map_err(io::Error::other)
     }
 
@@ -124,7 +125,7 @@ impl Keeper {
     }
 
     fn write(&self, file: &Path) -> io::Result<()> {
-        let mut snapshot = Snapshot::new(&self.view, wall_clock(), memory::now());
+        let mut snapshot = Snapshot::new(&self.view, wall_clock(), since_boot());
         self.memory.answers.each(|entry| snapshot.add(entry));
         // in place, since a name that is replaced is beyond what the sandbox allows: what is written in part is not believed
         let mut out = regular(OpenOptions::new().write(true).create(true).truncate(false).mode(0o600), file)?;

@@ -127,6 +127,7 @@ pub mod control;
 pub mod hashed;
 pub mod inherited;
 pub mod keeper;
+pub mod moment;
 pub mod network_changes;
 pub mod network_watch;
 pub mod own_listeners;

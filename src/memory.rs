@@ -5,14 +5,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::time::{ClockId, clock_gettime};
-
 use crate::cache::answers::{Address, Answers, Draft, Recall, Usage};
 use crate::cache::joined::{Joined, Name, Turn};
 use crate::dns::crossing::{ForAll, Link, Passage, Switches};
 use crate::dns::edit::{ExtendedError, option, with_extended_error};
 use crate::dns::message::{Message, ReadMessage, rcode};
 use crate::dns::reuse::{self, Key, KeyRoom, Variant};
+use crate::moment::since_boot;
 use crate::spares;
 use crate::upstream::inquiry::Failure;
 
@@ -72,19 +71,6 @@ pub struct Errand {
     name: Name,
 }
 
-/// What the clock shows when the machine starts, so that there is a time before: some 34 years, in milliseconds.
-const START: u64 = 1 << 40;
-
-/// Milliseconds on a clock that nobody sets, and that runs while the machine is suspended.
-#[inline]
-pub fn now() -> u64 {
-    // it fails on no kernel that this program runs on
-    clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(START, |time| {
-        let milliseconds = time.tv_sec().saturating_mul(1000).saturating_add(time.tv_nsec() / 1_000_000);
-        START.saturating_add_signed(milliseconds)
-    })
-}
-
 impl Memory {
     /// The memory under other rules; what was forgotten by now stays so.
     pub fn new(shared: Arc<Shared>, usage: Usage, switches: Switches) -> Memory {
@@ -117,7 +103,7 @@ impl Memory {
     pub fn recall(&self, address: Address<'_>, query: &Message<'_>, link: Link, is_out: bool) -> Recalled {
         let Some(question) = query.question() else { return Recalled::Unknown };
         let (asked, mut spare) = ((query.id(), &question), spares::take());
-        let found = self.shared.answers.recall(address, asked, &self.usage, is_out, now, &mut spare);
+        let found = self.shared.answers.recall(address, asked, &self.usage, is_out, since_boot, &mut spare);
         let passage = || Passage::new(query, self.switches, link);
         match found {
             Recall::Unknown => {
@@ -165,7 +151,7 @@ impl Errand {
         let address = Address { key, hash: self.name.hash() };
         let answer = match result {
             Ok(answer) => answer,
-            Err(failure) => return shared.answers.failed(address, failure.is_outage(), now()),
+            Err(failure) => return shared.answers.failed(address, failure.is_outage(), since_boot()),
         };
         let Some(view) = answer.view() else { return };
         let draft = &mut *draft.borrow_mut();
@@ -186,10 +172,10 @@ impl Errand {
         };
         let generation = self.name.generation();
         match keep {
-            Some(keep) => shared.answers.keep(address, generation, keep, draft, usage, now()),
+            Some(keep) => shared.answers.keep(address, generation, keep, draft, usage, since_boot()),
             None if reuse::is_conclusive(&view) => shared.answers.outdated(address, generation),
             // whatever else it is, asking again at once would bring it again (RFC 8767 §5)
-            None => shared.answers.failed(address, false, now()),
+            None => shared.answers.failed(address, false, since_boot()),
         }
     }
 }

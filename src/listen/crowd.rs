@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
 use crate::ahead;
+use crate::moment;
 
 /// Futures polled in one turn, so that the worker's other sockets have theirs: what one system call sends.
 const MOST_IN_TURN: usize = 64;
@@ -165,7 +166,7 @@ impl<F: Future, K> Crowd<F, K> {
         if !was_left {
             std::mem::swap(&mut self.turn, &mut lock(&self.roll).due);
         }
-        let now = self.turn.len().min(MOST_IN_TURN);
+        let (now, _held) = (self.turn.len().min(MOST_IN_TURN), moment::hold());
         self.turn[..now].iter().filter_map(|&place| self.places.get(place)).for_each(Place::fetch);
         for index in 0..now {
             let place = self.turn[index];

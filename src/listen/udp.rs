@@ -22,6 +22,7 @@ use crate::dns::crossing::Link;
 use crate::dns::edit::truncate;
 use crate::dns::message::{self, HEADER, Message};
 use crate::hashed::BuildAsGiven;
+use crate::moment;
 use crate::pace::{self, time_spent};
 use crate::query::{Path, Pending, Verdict};
 use crate::sockets::UdpListener;
@@ -158,7 +159,8 @@ impl<A: Fn(Rc<Path>, Pending) -> F, F: Future<Output = Vec<u8>>> Service<A, F> {
     fn take_in(&mut self) {
         let (path, rules) = (self.desk.path.clone(), self.desk.path.rules());
         let link = Link::Datagram { limit: usize::from(rules.udp_payload_limit) };
-        let (mut datagrams, now) = (self.inbox.datagrams(), Instant::now());
+        let (mut datagrams, _held) = (self.inbox.datagrams(), moment::hold());
+        let now = moment::instant();
         loop {
             let next = datagrams.by_ref().take(AT_ONCE);
             let some: SmallVec<[_; AT_ONCE]> =

@@ -22,6 +22,7 @@ use super::shared::Phase;
 use crate::dns::edit::ExtendedError;
 use crate::dns::message::ReadMessage;
 use crate::dns::refusal::is_worth_a_second_opinion;
+use crate::moment;
 
 /// How long silence must last from when it was first found: what came meanwhile may wait to be read.
 const CONFIRMATION: Duration = Duration::from_millis(5);
@@ -154,7 +155,7 @@ impl Inquiry<'_> {
                     None => continue,
                 }
             }
-            let now = *looked.get_or_insert_with(Instant::now);
+            let now = *looked.get_or_insert_with(moment::instant);
             self.retire_silent(now);
             match self.next(now) {
                 Step::GiveUp => return Poll::Ready(self.give_up(now)),
@@ -164,7 +165,7 @@ impl Inquiry<'_> {
                         self.means.waits_for_rest.set(true);
                     }
                     ready!(self.alarm.poll(until, now, context));
-                    looked = None;
+                    looked = Some(Instant::now());
                 }
             }
         }

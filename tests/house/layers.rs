@@ -109,6 +109,7 @@ const LAYERS: &[(u8, &[&str])] = &[
             "inherited",
             "listen/shift",
             "metrics",
+            "moment",
             "network_changes",
             "own_listeners",
             "pace",
