@@ -166,9 +166,11 @@ impl<F: Future, K> Crowd<F, K> {
         if !was_left {
             std::mem::swap(&mut self.turn, &mut lock(&self.roll).due);
         }
-        let (now, _held) = (self.turn.len().min(MOST_IN_TURN), moment::hold());
-        self.turn[..now].iter().filter_map(|&place| self.places.get(place)).for_each(Place::fetch);
-        for index in 0..now {
+        let count = self.turn.len().min(MOST_IN_TURN);
+        // what is handed out in one turn is learnt at one moment
+        let _held = moment::hold();
+        self.turn[..count].iter().filter_map(|&place| self.places.get(place)).for_each(Place::fetch);
+        for index in 0..count {
             let place = self.turn[index];
             if let Some(place) = self.places.get(place) {
                 // before the poll: what happens from now on is another turn
@@ -176,7 +178,7 @@ impl<F: Future, K> Crowd<F, K> {
             }
             self.poll_place(place).into_iter().for_each(&mut done);
         }
-        self.turn.drain(..now);
+        self.turn.drain(..count);
         // whoever became due before this turn has woken the task for it, and will not do so again
         if !self.turn.is_empty() || was_left && !lock(&self.roll).due.is_empty() {
             context.waker().wake_by_ref();

@@ -159,8 +159,9 @@ impl<A: Fn(Rc<Path>, Pending) -> F, F: Future<Output = Vec<u8>>> Service<A, F> {
     fn take_in(&mut self) {
         let (path, rules) = (self.desk.path.clone(), self.desk.path.rules());
         let link = Link::Datagram { limit: usize::from(rules.udp_payload_limit) };
-        let (mut datagrams, _held) = (self.inbox.datagrams(), moment::hold());
-        let now = moment::instant();
+        // what was received in one call has come at one moment
+        let _held = moment::hold();
+        let (mut datagrams, now) = (self.inbox.datagrams(), moment::instant());
         loop {
             let next = datagrams.by_ref().take(AT_ONCE);
             let some: SmallVec<[_; AT_ONCE]> =
@@ -169,10 +170,13 @@ impl<A: Fn(Rc<Path>, Pending) -> F, F: Future<Output = Vec<u8>>> Service<A, F> {
                 return;
             }
             for (datagram, looked) in some {
-                self.desk.path.counters().udp_queries.add(1);
+                path.counters().udp_queries.add(1);
                 match path.judge(&rules, looked, now) {
                     Verdict::Silence => {}
-                    Verdict::Reply(bytes) => self.desk.reply(&datagram, bytes),
+                    Verdict::Reply(bytes) => {
+                        let Datagram { peer, local, .. } = datagram;
+                        self.desk.hand_in(Outgoing { bytes, peer, local });
+                    }
                     Verdict::Relay(pending) | Verdict::Transfer(pending) => {
                         let Some(origin) = self.desk.admit(&datagram) else { continue };
                         let done = self.crowd.begin(origin, (self.ask)(path.clone(), pending));
@@ -225,10 +229,6 @@ impl<A: Fn(Rc<Path>, Pending) -> F, F: Future<Output = Vec<u8>>> Service<A, F> {
 }
 
 impl Desk {
-    fn reply(&mut self, &Datagram { peer, local, .. }: &Datagram<'_>, bytes: Vec<u8>) {
-        self.hand_in(Outgoing { bytes, peer, local });
-    }
-
     /// Where the answer to a query goes, unless that to a first copy of it is on its way (RFC 5452 §5).
     fn admit(&mut self, datagram: &Datagram<'_>) -> Option<Origin> {
         let (peer, local, identity) = (datagram.peer, datagram.local, self.identity(datagram));
