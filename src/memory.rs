@@ -1,12 +1,14 @@
 //! What a worker has of the process's memory: what it looks up there, what it adds, and whose question is on its way.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
+
 use crate::cache::answers::{Address, Answers, Draft, Recall, Usage};
-use crate::cache::joined::{Joined, Name, Turn};
+use crate::cache::joined::{Joined, Name};
 use crate::dns::crossing::{ForAll, Link, Passage, Switches};
 use crate::dns::edit::{ExtendedError, option, with_extended_error};
 use crate::dns::message::{Message, ReadMessage, rcode};
@@ -69,6 +71,8 @@ pub struct Errand {
     memory: Rc<Memory>,
     /// That of the key: once something was forgotten the same question is another one.
     name: Name,
+    /// Whether the turn is ours, and others who ask the same wait for what comes of it.
+    is_first: Cell<bool>,
 }
 
 impl Memory {
@@ -125,20 +129,45 @@ impl Memory {
     pub fn errand(self: &Rc<Memory>, Address { key, hash }: Address<'_>) -> Errand {
         let generation = self.shared.answers.generation(self.since);
         self.shared.joined.fetch(hash);
-        Errand { memory: self.clone(), name: Name::new(hash, generation, key.octets()) }
+        Errand { memory: self.clone(), name: Name::new(hash, generation, key.octets()), is_first: Cell::default() }
     }
 }
 
 impl Drop for Errand {
     fn drop(&mut self) {
+        // should it have come to nothing, one of those who wait asks in its place
+        drop(self.leave());
         self.name.done();
     }
 }
 
 impl Errand {
-    /// Takes a turn among all who ask the same.
-    pub fn turn(&self) -> Turn<'_, Told> {
-        self.memory.shared.joined.turn(&self.name)
+    /// Takes a turn among all who ask the same. Nothing if it is ours to ask, and to tell the others; else what they are
+    /// told, or an error if nobody will tell, and then it is time for another turn.
+    pub fn turn(&self) -> Option<oneshot::Receiver<Told>> {
+        if self.is_first.get() {
+            return None;
+        }
+        let behind = self.memory.shared.joined.turn(&self.name);
+        self.is_first.set(behind.is_none());
+        behind
+    }
+
+    /// Who waits, if the turn was ours; it is not any more.
+    fn leave(&self) -> Vec<oneshot::Sender<Told>> {
+        // once told, the same question may be somebody else's turn
+        if self.is_first.take() { self.memory.shared.joined.leave(&self.name) } else { Vec::new() }
+    }
+
+    /// Tells all others what came of it.
+    pub fn tell(&self, result: &Result<ReadMessage, Failure>) {
+        let waiting = self.leave();
+        if waiting.is_empty() {
+            return;
+        }
+        let told: Told = result.as_ref().map(|answer| answer.bytes().into()).map_err(Failure::clone);
+        // who has gone meanwhile needs no telling
+        waiting.into_iter().for_each(|waiter| drop(waiter.send(told.clone())));
     }
 
     /// Keeps what came of it, if that may be kept.

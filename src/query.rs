@@ -24,7 +24,6 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use crate::cache::answers::Address;
-use crate::cache::joined::Turn;
 use crate::dns::crossing::{Link, Passage, Switches, padded, to_resolver};
 use crate::dns::edit::{ExtendedError, reply, reply_to_unreadable};
 use crate::dns::message::{HEADER, Message, ReadMessage, Signature, is_response, opcode, opcode_of, rcode};
@@ -378,12 +377,8 @@ impl Path {
     #[expect(clippy::manual_async_fn, reason = "the future of an async fn holds each argument twice")]
     fn ask<'a>(&'a self, pending: &'a Pending) -> impl Future<Output = Result<ReadMessage, Failure>> + use<'a> {
         async move {
-            let first = loop {
-                let Some(errand) = &pending.errand else { break None };
-                let told = match errand.turn() {
-                    Turn::First(first) => break Some((errand, first)),
-                    Turn::Behind(told) => told,
-                };
+            let errand = pending.errand.as_ref();
+            while let Some(told) = errand.and_then(Errand::turn) {
                 self.counters.joined.add(1);
                 match tokio::time::timeout_at(pending.deadline.into(), told).await {
                     Ok(Ok(result)) => return result.map(|answer| ReadMessage::new(answer.to_vec())),
@@ -391,11 +386,11 @@ impl Path {
                     Ok(Err(_)) => {}
                     Err(_) => return Err(Failure::default()),
                 }
-            };
+            }
             let result = pending.group.ask(pending.asked.clone(), pending.deadline).await;
-            if let Some((errand, first)) = first {
+            if let Some(errand) = errand {
                 errand.learn(&result, &pending.passage);
-                first.tell(|| result.as_ref().map(|answer| answer.bytes().into()).map_err(Failure::clone));
+                errand.tell(&result);
             }
             result
         }

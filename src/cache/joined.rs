@@ -1,7 +1,7 @@
 //! Equal questions on their way at the same time: the first is asked, the others get its answer (RFC 5452 §5, RFC 9520).
 //!
-//! Whoever is first holds a [`First`]. Should it come to nothing, because its client went away or its worker stopped, the
-//! others are told so, and one of them is first.
+//! Whoever is first must leave. Should it come to nothing, because its client went away or its worker stopped, the others
+//! find that nobody will tell them, and one of them is first.
 
 use std::cell::RefCell;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -104,21 +104,6 @@ impl<R> Default for Joined<R> {
     }
 }
 
-/// Whose turn it is to ask.
-pub enum Turn<'a, R> {
-    /// Nobody else asks: ask, and tell the others.
-    First(First<'a, R>),
-    /// Somebody asks already: what comes of it, or an error if nothing does, and then it is time for another turn.
-    Behind(oneshot::Receiver<R>),
-}
-
-/// The right to ask a question, and the duty to tell the others what came of it.
-pub struct First<'a, R> {
-    joined: &'a Joined<R>,
-    /// Nothing when the duty is done.
-    name: Option<&'a Name>,
-}
-
 impl<R> Joined<R> {
     fn part(&self, hash: u64) -> &Part<R> {
         // the rest of such a number is less than there are parts
@@ -136,25 +121,22 @@ impl<R> Joined<R> {
         ahead::fetch(self.part(hash));
     }
 
-    /// Takes a turn with this question.
-    pub fn turn<'a>(&'a self, name: &'a Name) -> Turn<'a, R> {
+    /// Takes a turn with this question. Nothing, if nobody else asks it: then it is ours to ask, and to [`Joined::leave`] it.
+    /// Else what will come of it, or an error if nothing does, and then it is time for another turn.
+    pub fn turn(&self, name: &Name) -> Option<oneshot::Receiver<R>> {
         let mut part = self.lock(name.hash);
         if let Some(asked) = part.iter_mut().find(|asked| asked.name == *name) {
             let (sender, receiver) = oneshot::channel();
             asked.waiting.get_or_insert_with(|| Box::new(Waiting(Vec::new()))).0.push(sender);
-            return Turn::Behind(receiver);
+            return Some(receiver);
         }
         part.push(Asked { name: name.clone(), waiting: None });
-        Turn::First(First { joined: self, name: Some(name) })
+        None
     }
-}
 
-impl<R> First<'_, R> {
-    /// Who waits; from then on nobody is first.
-    fn dismiss(&mut self) -> Vec<oneshot::Sender<R>> {
-        // once told, the same question may be somebody else's turn
-        let Some(name) = self.name.take() else { return Vec::new() };
-        let mut part = self.joined.lock(name.hash);
+    /// Ends a turn that was ours. Gives those who wait: to be told, or else to take another turn.
+    pub fn leave(&self, name: &Name) -> Vec<oneshot::Sender<R>> {
+        let mut part = self.lock(name.hash);
         // the one whose turn this is has the very same octets
         let ours = part.iter().position(|asked| Arc::ptr_eq(&asked.name.content, &name.content));
         let asked = ours.map(|ours| part.swap_remove(ours));
@@ -167,31 +149,11 @@ impl<R> First<'_, R> {
     }
 }
 
-impl<R: Clone> First<'_, R> {
-    /// Tells all others; how many there were. `result` is made only if there are any.
-    pub fn tell(mut self, result: impl FnOnce() -> R) -> usize {
-        let waiting = self.dismiss();
-        let count = waiting.len();
-        if count > 0 {
-            let result = result();
-            // who has gone meanwhile needs no telling
-            waiting.into_iter().for_each(|waiter| drop(waiter.send(result.clone())));
-        }
-        count
-    }
-}
-
-impl<R> Drop for First<'_, R> {
-    fn drop(&mut self) {
-        drop(self.dismiss());
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![expect(clippy::panic, reason = "tests fail loudly")]
 
-    use super::{First, Joined, Name, Turn};
+    use super::{Joined, Name};
     use std::sync::Arc;
     use tokio::sync::oneshot::{Receiver, error::RecvError, error::TryRecvError};
 
@@ -200,18 +162,18 @@ mod tests {
         Name::new(7, 0, octets)
     }
 
-    fn first<'a>(joined: &'a Joined<u8>, name: &'a Name) -> First<'a, u8> {
-        match joined.turn(name) {
-            Turn::First(first) => first,
-            Turn::Behind(_) => panic!("somebody else is first"),
-        }
+    fn behind(joined: &Joined<u8>, key: &[u8]) -> Receiver<u8> {
+        joined.turn(&name(key)).unwrap_or_else(|| panic!("nobody else is first"))
     }
 
-    fn behind(joined: &Joined<u8>, key: &[u8]) -> Receiver<u8> {
-        match joined.turn(&name(key)) {
-            Turn::Behind(receiver) => receiver,
-            Turn::First(_) => panic!("nobody else is first"),
-        }
+    /// Whether this question is nobody else's.
+    fn is_free(joined: &Joined<u8>, name: &Name) -> bool {
+        joined.turn(name).is_none()
+    }
+
+    /// Tells all who wait behind this one; how many there were.
+    fn tell(joined: &Joined<u8>, name: &Name, result: u8) -> usize {
+        joined.leave(name).into_iter().map(|waiting| waiting.send(result)).filter(Result::is_ok).count()
     }
 
     #[test]
@@ -220,12 +182,13 @@ mod tests {
         assert_eq!(size_of_val(&joined.parts[0]), 64);
         let names = [name(b"a"), name(b"b"), name(b"c")];
         let is_beside = || !joined.lock(7).spilled();
-        let mut turns = names.each_ref().map(|name| Some(joined.turn(name)));
+        assert!(names.iter().all(|name| joined.turn(name).is_none()));
         assert!(!is_beside());
-        turns[2] = None;
+        let leave = |name| assert!(joined.leave(name).is_empty());
+        leave(&names[2]);
         assert!(!is_beside());
-        drop(turns);
-        let _turns = names[..2].iter().map(|name| joined.turn(name)).collect::<Vec<_>>();
+        names[..2].iter().for_each(leave);
+        assert!(names[..2].iter().all(|name| joined.turn(name).is_none()));
         assert!(is_beside());
     }
 
@@ -249,50 +212,52 @@ mod tests {
     #[test]
     fn the_first_tells_all_others() {
         let (joined, [a, b]) = (Joined::default(), [name(b"a"), name(b"b")]);
-        let leader = first(&joined, &a);
+        assert!(is_free(&joined, &a));
         let mut others = [behind(&joined, b"a"), behind(&joined, b"a")];
-        let alone = first(&joined, &b);
-        assert_eq!((alone.tell(|| panic!("made for nobody")), leader.tell(|| 7)), (0, 2));
+        assert!(is_free(&joined, &b));
+        assert_eq!((tell(&joined, &b, 9), tell(&joined, &a, 7)), (0, 2));
         assert_eq!(others.each_mut().map(|other| other.try_recv()), [Ok(7), Ok(7)]);
     }
 
     #[test]
     fn many_questions_in_one_part_are_each_told_their_own_answer() {
         let (joined, names) = (Joined::default(), [0_u8, 1, 2, 3, 4].map(|number| name(&[number])));
-        let leaders = names.each_ref().map(|name| first(&joined, name));
+        assert!(names.iter().all(|name| is_free(&joined, name)));
         let others = [0_u8, 1, 2, 3, 4].map(|number| behind(&joined, &[number]));
-        for (number, leader) in (0..).zip(leaders) {
-            assert_eq!(leader.tell(|| number), 1);
+        for (number, name) in (0..).zip(&names) {
+            assert_eq!(tell(&joined, name, number), 1);
         }
         let told: Vec<_> = others.into_iter().map(Receiver::blocking_recv).collect();
         assert_eq!(told, [0, 1, 2, 3, 4].map(Ok::<u8, RecvError>));
-        assert!(names.iter().all(|name| matches!(joined.turn(name), Turn::First(_))));
+        assert!(names.iter().all(|name| is_free(&joined, name)));
     }
 
     #[test]
     fn a_first_that_comes_to_nothing_leaves_its_place_to_another() {
         let (joined, a) = (Joined::default(), name(b"a"));
-        let leader = first(&joined, &a);
+        assert!(is_free(&joined, &a));
         let mut other = behind(&joined, b"a");
-        drop(leader);
+        drop(joined.leave(&a));
         assert_eq!(other.try_recv(), Err(TryRecvError::Closed));
-        drop(first(&joined, &a));
+        assert!(is_free(&joined, &a));
     }
 
     #[test]
     fn a_question_of_another_generation_is_another_question() {
         let (joined, a) = (Joined::<u8>::default(), name(b"a"));
-        let _before = first(&joined, &a);
-        assert!(matches!(joined.turn(&Name::new(7, 1, b"a")), Turn::First(_)));
+        assert!(is_free(&joined, &a));
+        assert!(is_free(&joined, &Name::new(7, 1, b"a")));
     }
 
     #[test]
     fn the_end_of_one_turn_does_not_end_the_next() {
         let (joined, [before, now]) = (Joined::default(), [name(b"a"), name(b"a")]);
-        first(&joined, &before).tell(|| 1);
-        let now = first(&joined, &now);
+        assert!(is_free(&joined, &before));
+        drop(joined.leave(&before));
+        assert!(is_free(&joined, &now));
+        assert!(joined.leave(&before).is_empty());
         drop(behind(&joined, b"a"));
-        drop(now);
-        drop(first(&joined, &before));
+        drop(joined.leave(&now));
+        assert!(is_free(&joined, &before));
     }
 }
