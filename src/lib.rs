@@ -124,6 +124,7 @@ pub mod bell;
 pub mod cli;
 pub mod clock;
 pub mod control;
+pub mod counted;
 pub mod hashed;
 pub mod inherited;
 pub mod keeper;

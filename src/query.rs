@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use crate::cache::answers::Address;
+use crate::counted::Counted;
 use crate::dns::crossing::{Link, Passage, Switches, padded, to_resolver};
 use crate::dns::edit::{ExtendedError, reply, reply_to_unreadable};
 use crate::dns::message::{HEADER, Message, ReadMessage, Signature, is_response, opcode, opcode_of, rcode};
@@ -106,7 +107,7 @@ pub struct Pending {
     /// A reply whose time is over, in case there is no better one.
     reserve: Option<Vec<u8>>,
     /// Nothing once nobody waits for it.
-    active: Option<Active>,
+    active: Option<Counted>,
 }
 
 impl Pending {
@@ -123,23 +124,7 @@ impl Pending {
 /// A connection of its own, counted for as long as it is open.
 struct Alone {
     solo: Solo,
-    _counted: Active,
-}
-
-/// Counts what is under way: queries in flight, so that an orderly stop can wait for them, and connections of their own.
-struct Active(Rc<Cell<usize>>);
-
-impl Active {
-    fn new(count: &Rc<Cell<usize>>) -> Active {
-        count.set(count.get() + 1);
-        Active(count.clone())
-    }
-}
-
-impl Drop for Active {
-    fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
-    }
+    _counted: Counted,
 }
 
 /// The client of a transfer is gone.
@@ -327,7 +312,7 @@ impl Path {
         passage: Passage,
         way: Way,
     ) -> Pending {
-        let (group, asked, active) = (group.clone(), asked.shared(), Some(Active::new(&self.active)));
+        let (group, asked, active) = (group.clone(), asked.shared(), Some(Counted::new(&self.active)));
         Pending { asked, original, passage, deadline, way, group, errand: None, reserve: None, active }
     }
 
@@ -442,7 +427,7 @@ impl Path {
     }
 
     async fn ask_alone(&self, pending: &Pending, keep_id: bool) -> Result<(Alone, Vec<u8>), Failure> {
-        let counted = Active::new(&self.alone);
+        let counted = Counted::new(&self.alone);
         if self.alone.get() > MOST_ALONE {
             let mut failure = Failure::default();
             failure.note("upstream", false, Trouble::QueueFull);

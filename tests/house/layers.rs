@@ -103,6 +103,7 @@ const LAYERS: &[(u8, &[&str])] = &[
             "bell",
             "clock",
             "config/options",
+            "counted",
             "dns/framing",
             "dns/name",
             "hashed",
