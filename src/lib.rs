@@ -26,6 +26,7 @@ pub mod listen {
 }
 
 pub mod query;
+pub mod relay;
 pub mod rules;
 
 pub mod memory;
@@ -45,7 +46,9 @@ pub mod upstream {
     pub mod alarms;
     pub mod allowance;
     pub mod approach;
+    pub mod attempt;
     pub mod awaited;
+    pub mod calm;
     pub mod connection;
     pub mod establish;
     pub mod finder;

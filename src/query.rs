@@ -7,7 +7,7 @@
 //!           judge: is the answer in the memory
 //!             │  the reply
 //!             ▼
-//!           Pending ─▶ relay: ask the group under one deadline ─▶ the answer as this client must see it
+//!           Pending ─▶ set_out, or relay: ask the group under one deadline ─▶ the answer as this client must see it
 //!                  └─▶ transfer: a connection of its own, message by message
 //! ```
 //!
@@ -15,13 +15,13 @@
 //! stream. Of a batch some are looked at before the first is judged, so that what the memory has of each is near by then.
 
 use std::cell::{Cell, RefCell};
-use std::future::Future;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Context;
 use std::time::{Duration, Instant};
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 use crate::cache::answers::Address;
 use crate::counted::Counted;
@@ -32,13 +32,14 @@ use crate::dns::name::Printable;
 use crate::dns::privacy::Family;
 use crate::dns::reuse::{KeyRoom, Variant};
 use crate::dns::transfer::{Progress, Transfer};
-use crate::memory::{Errand, Recalled, STALE_AFTER, is_better_than_stale};
+use crate::memory::{Errand, Recalled, STALE_AFTER, Told, is_better_than_stale};
 use crate::metrics::Counters;
 use crate::rules::Rules;
+use crate::upstream::calm::Calm;
 use crate::upstream::group::Group;
 use crate::upstream::inflight::Asked;
 use crate::upstream::inquiry::Failure;
-use crate::upstream::outcome::Trouble;
+use crate::upstream::outcome::{Outcome, Trouble};
 use crate::upstream::solo::Solo;
 
 /// How long a transfer may pause between two messages. Its whole length has no limit (RFC 5936 §2.2).
@@ -54,7 +55,7 @@ pub enum Verdict {
     Silence,
     /// This is the answer.
     Reply(Vec<u8>),
-    /// A resolver must be asked; see [`Path::relay`].
+    /// A resolver must be asked; see `relay.rs`.
     Relay(Pending),
     /// A transfer over a stream; see [`Path::transfer`].
     Transfer(Pending),
@@ -96,23 +97,44 @@ enum Way {
 /// A query on its way.
 pub struct Pending {
     asked: Rc<Asked>,
-    /// What the client sent, if something else goes to the resolver.
-    original: Option<Box<[u8]>>,
     passage: Passage,
     deadline: Instant,
     way: Way,
     group: Rc<Group>,
     /// Who else learns the answer, if it may be kept.
     errand: Option<Errand>,
-    /// A reply whose time is over, in case there is no better one.
-    reserve: Option<Vec<u8>>,
+    /// What is rare.
+    beside: Option<Box<Beside>>,
     /// Nothing once nobody waits for it.
     active: Option<Counted>,
 }
 
+/// What few queries on their way have.
+#[derive(Default)]
+struct Beside {
+    /// What the client sent, if something else goes to the resolver.
+    original: Option<Vec<u8>>,
+    /// A reply whose time is over, in case there is no better one.
+    reserve: Option<Vec<u8>>,
+}
+
+/// How a query begins that does not take its usual course, or has left it.
+#[derive(Default)]
+pub struct Beginning {
+    /// Who asks the same already will tell what comes of it.
+    pub behind: Option<oneshot::Receiver<Told>>,
+    /// It was asked on its usual course, with this outcome if there is one.
+    pub begun: Option<(Calm, Option<Outcome>)>,
+}
+
 impl Pending {
     fn query(&self) -> &[u8] {
-        self.original.as_deref().unwrap_or_else(|| self.asked.bytes())
+        let original = self.beside.as_ref().and_then(|beside| beside.original.as_deref());
+        original.unwrap_or_else(|| self.asked.bytes())
+    }
+
+    fn reserve(&self) -> Option<&[u8]> {
+        self.beside.as_ref()?.reserve.as_deref()
     }
 
     /// The message as the client sent it; the checks were made when it came.
@@ -255,11 +277,13 @@ impl Path {
         let Ok((changed, passage)) = to_resolver(&query, rules.switches, link, family) else {
             return Verdict::Reply(reply.or(reserve).unwrap_or_else(|| self.malformed(bytes)));
         };
-        let (sent, original) = (changed.as_deref().unwrap_or(bytes), changed.is_some().then(|| bytes.into()));
+        let (sent, original) = (changed.as_deref().unwrap_or(bytes), changed.is_some().then(|| bytes.to_vec()));
         let is_transfer = matches!(way, Way::Transfer(_)) && matches!(link, Link::Stream { .. });
-        let mut pending = self.pending((group, now + rules.deadline), Asked::new(&query, sent), original, passage, way);
+        let mut pending = self.pending((group, now + rules.deadline), Asked::new(&query, sent), passage, way);
         pending.errand = address.map(|address| rules.memory.errand(address));
-        pending.reserve = reserve;
+        if original.is_some() || reserve.is_some() {
+            pending.beside = Some(Box::new(Beside { original, reserve }));
+        }
         if let Some(reply) = reply {
             self.counters.cache_refreshes.add(1);
             self.refresh(pending);
@@ -300,45 +324,67 @@ impl Path {
             return Looked::Reply(self.malformed(bytes));
         };
         let (asked, to) = (Asked::opaque(bytes), (&rules.groups.upstream, Instant::now() + rules.deadline));
-        Looked::Opaque(Box::new(self.pending(to, asked, None, passage, Way::Shared)))
+        Looked::Opaque(Box::new(self.pending(to, asked, passage, Way::Shared)))
     }
 
     /// A query that sets out now: from here on it counts, and its time runs.
-    fn pending(
-        &self,
-        (group, deadline): (&Rc<Group>, Instant),
-        asked: Asked,
-        original: Option<Box<[u8]>>,
-        passage: Passage,
-        way: Way,
-    ) -> Pending {
+    fn pending(&self, (group, deadline): (&Rc<Group>, Instant), asked: Asked, passage: Passage, way: Way) -> Pending {
         let (group, asked, active) = (group.clone(), asked.shared(), Some(Counted::new(&self.active)));
-        Pending { asked, original, passage, deadline, way, group, errand: None, reserve: None, active }
+        Pending { asked, passage, deadline, way, group, errand: None, beside: None, active }
     }
 
-    /// Asks, and gives the reply that the client gets: the answer, or SERVFAIL with the reason. There is one such future for
-    /// each query on its way, so it holds what it is made from once, and of what is rare no more than where it is.
-    #[expect(clippy::manual_async_fn, reason = "the future of an async fn holds each argument twice")]
-    pub fn relay(self: Rc<Self>, mut pending: Pending) -> impl Future<Output = Vec<u8>> {
-        async move {
-            self.await_servers(&mut pending).await;
-            let answer = match &pending.way {
-                Way::Shared if pending.reserve.is_some() => return Box::pin(self.relay_or_stale(pending)).await,
-                Way::Shared => self.ask(&pending).await,
-                Way::Alone => {
-                    let answer = Box::pin(self.ask_alone(&pending, true)).await;
-                    answer.map(|(_, answer)| ReadMessage::new(answer))
-                }
-                Way::Transfer(transfer) => match Box::pin(self.ask_alone(&pending, false)).await {
-                    // a transfer over UDP is one message or none (RFC 1995 §2)
-                    Ok((_, answer)) if !is_whole(transfer.clone(), &answer) => return self.truncated(&pending),
-                    result => result.map(|(_, answer)| ReadMessage::new(answer)),
-                },
-            };
-            let reply = self.reply_to(&pending, answer);
-            pending.asked.done();
-            reply
+    /// Puts a query on its usual course, whose outcome is given to [`Path::conclude`]. The task is woken for it.
+    ///
+    /// # Errors
+    /// If it takes another course; who asks the same already, if somebody does, will tell what comes of it.
+    pub fn set_out(
+        &self,
+        pending: &Pending,
+        context: &mut Context<'_>,
+    ) -> Result<Calm, Option<oneshot::Receiver<Told>>> {
+        let Pending { asked, deadline, way, group, errand, .. } = pending;
+        if !matches!(way, Way::Shared) || pending.reserve().is_some() || group.vacancy().is_some() {
+            return Err(None);
         }
+        if let Some(told) = errand.as_ref().and_then(Errand::turn) {
+            return Err(Some(told));
+        }
+        group.set_out(asked, *deadline, context).ok_or(None)
+    }
+
+    /// The reply to a query whose usual course has brought this, if it was the last word.
+    ///
+    /// # Errors
+    /// What has become of the query, if it was not.
+    pub fn conclude(&self, pending: &Pending, outcome: Option<Outcome>) -> Result<Vec<u8>, Option<Outcome>> {
+        let answer = pending.group.last_word(outcome.ok_or(None)?).map_err(Some)?;
+        let result = Ok(answer);
+        if let Some(errand) = &pending.errand {
+            errand.learn(&result, &pending.passage);
+            errand.tell(&result);
+        }
+        let reply = self.reply_to(pending, result);
+        pending.asked.done();
+        Ok(reply)
+    }
+
+    /// Asks on any course, and gives the reply that the client gets: the answer, or SERVFAIL with the reason.
+    pub async fn relay(self: Rc<Self>, mut pending: Pending, beginning: Beginning) -> Vec<u8> {
+        self.await_servers(&mut pending).await;
+        let answer = match &pending.way {
+            Way::Shared if pending.reserve().is_some() => return self.relay_or_stale(pending).await,
+            Way::Shared => self.ask(&pending, beginning).await,
+            Way::Alone => {
+                let answer = self.ask_alone(&pending, true).await;
+                answer.map(|(_, answer)| ReadMessage::new(answer))
+            }
+            Way::Transfer(transfer) => match self.ask_alone(&pending, false).await {
+                // a transfer over UDP is one message or none (RFC 1995 §2)
+                Ok((_, answer)) if !is_whole(transfer.clone(), &answer) => return self.truncated(&pending),
+                result => result.map(|(_, answer)| ReadMessage::new(answer)),
+            },
+        };
+        self.reply_to(&pending, answer)
     }
 
     /// The reply that the client gets for what the group said.
@@ -359,26 +405,27 @@ impl Path {
     }
 
     /// Asks the group, or waits for the answer to the same question that somebody else has asked already.
-    #[expect(clippy::manual_async_fn, reason = "the future of an async fn holds each argument twice")]
-    fn ask<'a>(&'a self, pending: &'a Pending) -> impl Future<Output = Result<ReadMessage, Failure>> + use<'a> {
-        async move {
-            let errand = pending.errand.as_ref();
-            while let Some(told) = errand.and_then(Errand::turn) {
-                self.counters.joined.add(1);
-                match tokio::time::timeout_at(pending.deadline.into(), told).await {
-                    Ok(Ok(result)) => return result.map(|answer| ReadMessage::new(answer.to_vec())),
-                    // whoever asked is gone: it is another one's turn, perhaps ours
-                    Ok(Err(_)) => {}
-                    Err(_) => return Err(Failure::default()),
-                }
+    async fn ask(&self, pending: &Pending, beginning: Beginning) -> Result<ReadMessage, Failure> {
+        let (errand, group, asked) = (pending.errand.as_ref(), &pending.group, pending.asked.clone());
+        let Beginning { mut behind, begun } = beginning;
+        while let Some(told) = behind.take().or_else(|| errand.and_then(Errand::turn)) {
+            self.counters.joined.add(1);
+            match tokio::time::timeout_at(pending.deadline.into(), told).await {
+                Ok(Ok(result)) => return result.map(|answer| ReadMessage::new(answer.to_vec())),
+                // whoever asked is gone: it is another one's turn, perhaps ours
+                Ok(Err(_)) => {}
+                Err(_) => return Err(Failure::default()),
             }
-            let result = pending.group.ask(pending.asked.clone(), pending.deadline).await;
-            if let Some(errand) = errand {
-                errand.learn(&result, &pending.passage);
-                errand.tell(&result);
-            }
-            result
         }
+        let result = match begun {
+            Some((calm, outcome)) => group.go_on(asked, pending.deadline, calm, outcome).await,
+            None => group.ask(asked, pending.deadline).await,
+        };
+        if let Some(errand) = errand {
+            errand.learn(&result, &pending.passage);
+            errand.tell(&result);
+        }
+        result
     }
 
     /// Asks for what is in the memory already; nobody waits for it.
@@ -388,18 +435,19 @@ impl Path {
         pending.active = None;
         tokio::task::spawn_local(async move {
             // what came of it is in the memory
-            drop(path.ask(&pending).await);
+            drop(path.ask(&pending, Beginning::default()).await);
         });
     }
 
     /// Asks, but not for as long as the client would have to wait: there is a reply in reserve (RFC 8767 §5). What is asked
     /// for goes on being waited for, so that the next query finds it.
     async fn relay_or_stale(self: &Rc<Self>, mut pending: Pending) -> Vec<u8> {
-        let (reserve, answers) = (pending.reserve.take().unwrap_or_default(), pending.group.answers());
+        let reserve = pending.beside.as_mut().and_then(|beside| beside.reserve.take()).unwrap_or_default();
+        let answers = pending.group.answers();
         let _active = pending.active.take();
         let (path, pending) = (self.clone(), Rc::new(pending));
         let asking = pending.clone();
-        let asked = tokio::task::spawn_local(async move { path.ask(&asking).await });
+        let asked = tokio::task::spawn_local(async move { path.ask(&asking, Beginning::default()).await });
         match tokio::time::timeout(STALE_AFTER, asked).await {
             Ok(Ok(Ok(answer))) if is_better_than_stale(answer.bytes()) => return self.reply_to(&pending, Ok(answer)),
             Ok(_) => {}

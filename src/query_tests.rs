@@ -8,6 +8,7 @@ use crate::bare_path_tests::bare_path;
 use crate::dns::crossing::{Link, Passage, Switches};
 use crate::dns::message::{Message, ReadMessage};
 use crate::dns::reuse::KeyRoom;
+use crate::relay::Relay;
 use crate::spares;
 
 const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
@@ -66,6 +67,6 @@ fn a_query_on_its_way_is_small() {
         panic!("it must be asked")
     };
     // hundreds wait at the same time, and what they take passes through the processor's cache twice
-    let size = size_of_val(&path.relay(pending));
-    assert!(size <= 768, "{size} octets");
+    let size = size_of_val(&Relay::new(path, pending));
+    assert!(size <= 224, "{size} octets");
 }

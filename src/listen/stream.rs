@@ -30,6 +30,7 @@ use crate::dns::framing::Inflow;
 use crate::dns::message::HEADER;
 use crate::pace::{self, time_spent};
 use crate::query::{Gone, Path, Pending, Verdict};
+use crate::relay::Relay;
 
 /// Octets read at once from a client. Queries are small, and an idle client should cost little.
 const READ_BUFFER: usize = 1024;
@@ -230,7 +231,7 @@ where
         last_progress: now,
         timer: Box::pin(tokio::time::sleep(hall.limits.get().idle)),
         crowd: Crowd::new(PLACES),
-        ask: Path::relay,
+        ask: Relay::new,
         desk: desk.clone(),
         hall: hall.clone(),
     };

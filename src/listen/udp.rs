@@ -25,6 +25,7 @@ use crate::hashed::BuildAsGiven;
 use crate::moment;
 use crate::pace::{self, time_spent};
 use crate::query::{Path, Pending, Verdict};
+use crate::relay::Relay;
 use crate::sockets::UdpListener;
 use crate::spares;
 
@@ -61,7 +62,7 @@ pub async fn serve(listener: UdpListener, path: Rc<Path>, mut stop: watch::Recei
         outbox: Outbox::default(),
         desk: Desk { path, outgoing: Vec::new(), pending: HashSet::default(), hashes: RandomState::new() },
         crowd: Crowd::new(PLACES),
-        ask: Path::relay,
+        ask: Relay::new,
         stopped: false,
     };
     // an error means that the main thread is gone, and so is the service

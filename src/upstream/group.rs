@@ -6,19 +6,23 @@ use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Context;
 use std::time::{Duration, Instant};
 
 use super::alarms::Alarms;
 use super::allowance::Allowance;
+use super::calm::Calm;
 use super::inflight::Asked;
 use super::inquiry::{Failure, Means, inquire};
 use super::outage::Outage;
-use super::outcome::{Limits, Vacancy};
+use super::outcome::{Limits, Outcome, Vacancy};
 use super::place::Place;
 use super::server::UpstreamServer;
 use crate::config::settings::Policy;
 use crate::dns::message::ReadMessage;
+use crate::dns::refusal::is_worth_a_second_opinion;
 use crate::metrics::Counters;
+use crate::moment;
 
 /// How long a question waits that no server would answer of late.
 const REPEAT: Duration = Duration::from_millis(40);
@@ -192,6 +196,56 @@ impl Group {
         tokio::time::timeout(REPEAT, inquiry).await.ok()?.ok()
     }
 
+    /// Puts a query on its usual course: to the server that comes first, if that one is well and nothing is remembered of an
+    /// outage. Such a query ends by [`Group::last_word`], or by [`Group::go_on`].
+    pub fn set_out(&self, asked: &Rc<Asked>, deadline: Instant, context: &mut Context<'_>) -> Option<Calm> {
+        if self.means.all_at_once && self.places.len() > 1 || !self.outage.borrow().is_empty() {
+            return None;
+        }
+        let first = self.first();
+        let Means { second_try_after, alarms, .. } = &self.means;
+        let place = (first, &**self.places.get(first)?);
+        let calm = Calm::set_out(place, asked, *second_try_after, deadline, alarms, context)?;
+        self.sets_out();
+        Some(calm)
+    }
+
+    /// The answer, if what became of a query on its usual course is one that no other server may better.
+    ///
+    /// # Errors
+    /// Whatever else it is.
+    pub fn last_word(&self, outcome: Outcome) -> Result<ReadMessage, Outcome> {
+        let may_better = |answer: &ReadMessage| {
+            self.means.second_opinion && self.places.len() > 1 && is_worth_a_second_opinion(answer.bytes())
+        };
+        match outcome {
+            Outcome::Answer(answer) if !may_better(&answer) => {
+                self.answered();
+                Ok(answer)
+            }
+            other => Err(other),
+        }
+    }
+
+    /// Goes on with a query that has left its usual course; `outcome` is what became of it, if that is known.
+    ///
+    /// # Errors
+    /// As those of [`Group::ask`].
+    pub async fn go_on(
+        &self,
+        asked: Rc<Asked>,
+        deadline: Instant,
+        calm: Calm,
+        outcome: Option<Outcome>,
+    ) -> Result<ReadMessage, Failure> {
+        let mut attempt = calm.into_attempt();
+        let places = self.preferred(attempt.server);
+        attempt.server = 0;
+        let result = inquire(&self.means, places, asked.clone(), deadline, Some((attempt, outcome))).await;
+        self.note(&result, &asked, deadline);
+        result
+    }
+
     #[expect(clippy::manual_async_fn, reason = "the future of an async fn holds each argument twice")]
     fn inquire(
         &self,
@@ -199,46 +253,73 @@ impl Group {
         deadline: Instant,
     ) -> impl Future<Output = Result<ReadMessage, Failure>> + use<'_> {
         async move {
-            let mut allowance = self.means.allowance.get();
-            allowance.earn(self.conduct.hedge_percent);
-            self.means.allowance.set(allowance);
-            let result = inquire(&self.means, self.preferred(), asked.clone(), deadline).await;
-            match (&result, asked.question().filter(|_| asked.is_repeatable())) {
-                (Ok(_), _) => {
-                    self.answers.set(self.answers.get() + 1);
-                    self.end_outage();
-                    if self.means.waits_for_rest.take() {
-                        // one of those servers answers again
-                        self.means.alarms.wake_all();
-                    }
-                }
-                (Err(failure), Some(question)) if failure.is_outage() => {
-                    let now = Instant::now();
-                    // every query has as long as this
-                    let began = deadline.checked_sub(self.conduct.limits.deadline).unwrap_or(now);
-                    self.out_at.set(Some(now));
-                    self.outage.borrow_mut().failed(question, failure.clone(), began, now);
-                }
-                _ => {}
-            }
+            let places = self.preferred(self.first());
+            self.sets_out();
+            let result = inquire(&self.means, places, asked.clone(), deadline, None).await;
+            self.note(&result, &asked, deadline);
             result
         }
     }
 
-    /// The places, those first that are preferred for the next query.
-    fn preferred(&self) -> Cow<'_, [Rc<Place>]> {
+    /// A query sets out: the next one may have another server first, and more may be asked a second time.
+    fn sets_out(&self) {
+        let mut allowance = self.means.allowance.get();
+        allowance.earn(self.conduct.hedge_percent);
+        self.means.allowance.set(allowance);
+        if self.conduct.policy == Policy::Spread {
+            self.turn.set(self.turn.get().wrapping_add(1));
+        }
+    }
+
+    /// Takes note of what came of a query.
+    fn note(&self, result: &Result<ReadMessage, Failure>, asked: &Asked, deadline: Instant) {
+        match (result, asked.question().filter(|_| asked.is_repeatable())) {
+            (Ok(_), _) => self.answered(),
+            (Err(failure), Some(question)) if failure.is_outage() => {
+                let now = Instant::now();
+                // every query has as long as this
+                let began = deadline.checked_sub(self.conduct.limits.deadline).unwrap_or(now);
+                self.out_at.set(Some(now));
+                self.outage.borrow_mut().failed(question, failure.clone(), began, now);
+            }
+            _ => {}
+        }
+    }
+
+    fn answered(&self) {
+        self.answers.set(self.answers.get() + 1);
+        self.end_outage();
+        if self.means.waits_for_rest.take() {
+            // one of those servers answers again
+            self.means.alarms.wake_all();
+        }
+    }
+
+    /// Which server is preferred for the next query, by its number.
+    fn first(&self) -> usize {
+        match self.conduct.policy {
+            Policy::InOrder | Policy::Parallel => 0,
+            Policy::Spread => self.turn.get().checked_rem(self.places.len()).unwrap_or_default(),
+            Policy::Fastest => {
+                let now = moment::instant();
+                let weights = self.places.iter().map(|place| place.tempo().weight(now));
+                weights.zip(0..).min().map_or(0, |(_, server)| server)
+            }
+        }
+    }
+
+    /// The places: this one, and then the others as they are preferred.
+    fn preferred(&self, first: usize) -> Cow<'_, [Rc<Place>]> {
         if matches!(self.conduct.policy, Policy::InOrder | Policy::Parallel) || self.places.len() < 2 {
             return Cow::Borrowed(&self.places);
         }
         let mut places = self.places.clone();
         if self.conduct.policy == Policy::Fastest {
-            let now = Instant::now();
-            places.sort_by_cached_key(|place| place.tempo().weight(now));
+            let now = moment::instant();
+            places[..=first].rotate_right(1);
+            places[1..].sort_by_cached_key(|place| place.tempo().weight(now));
         } else {
-            let turn = self.turn.get();
-            self.turn.set(turn.wrapping_add(1));
-            let count = places.len();
-            places.rotate_left(turn % count);
+            places.rotate_left(first);
         }
         Cow::Owned(places)
     }

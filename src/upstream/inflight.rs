@@ -62,11 +62,11 @@ impl Asked {
     }
 
     /// It was answered: its memory may be used for another one.
-    pub fn done(self: Rc<Asked>) {
-        if Rc::strong_count(&self) == 1 && !self.bytes.spilled() {
+    pub fn done(self: &Rc<Asked>) {
+        if Rc::strong_count(self) == 1 && !self.bytes.spilled() {
             ANSWERED.with_borrow_mut(|answered| {
                 if answered.len() < KEPT {
-                    answered.push(self);
+                    answered.push(self.clone());
                 }
             });
         }

@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
-use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
@@ -12,7 +11,7 @@ use smallvec::SmallVec;
 
 use super::alarms::{Alarm, Alarms};
 use super::allowance::Allowance;
-use super::awaited::Awaited;
+use super::attempt::{Attempt, WOKEN};
 use super::connection::Connection;
 use super::inflight::Asked;
 use super::outcome::{Outcome, Trouble};
@@ -26,9 +25,6 @@ use crate::moment;
 
 /// How long silence must last from when it was first found: what came meanwhile may wait to be read.
 const CONFIRMATION: Duration = Duration::from_millis(5);
-/// The shortest silence that means anything after a long rest, where the server's own times are known; a single query may
-/// take its server some time.
-const WOKEN: Duration = Duration::from_millis(400);
 /// Queries that must have gone out since octets last came before silence shorter than the second try means anything.
 const UNHEARD: u32 = 8;
 
@@ -99,16 +95,6 @@ impl Failure {
     }
 }
 
-/// A question put to a server, whose outcome is awaited.
-struct Attempt {
-    connection: Rc<Connection>,
-    server: usize,
-    outcome: Awaited<Outcome>,
-    asked_at: Instant,
-    /// It was put because the answer of another server was late.
-    hedge: bool,
-}
-
 /// The state of one query.
 struct Inquiry<'a> {
     means: &'a Means,
@@ -125,8 +111,11 @@ struct Inquiry<'a> {
     alarm: Alarm,
 }
 
-/// Asks until an answer comes or the plan gives up; the answer has the ID of some connection. Each query has such a future
-/// in its task, so it is kept small: what it is made from is not in it twice.
+/// What was asked already, of the first of the servers, and its outcome if there is one.
+pub type Begun = (Attempt, Option<Outcome>);
+
+/// Asks until an answer comes or the plan gives up; the answer has the ID of some connection. What has `begun` is gone on
+/// with.
 ///
 /// # Errors
 /// Why there is no answer. It comes at `deadline` at the latest.
@@ -135,15 +124,29 @@ pub fn inquire<'a>(
     places: Cow<'a, [Rc<Place>]>,
     asked: Rc<Asked>,
     deadline: Instant,
+    begun: Option<Begun>,
 ) -> impl Future<Output = Result<ReadMessage, Failure>> + use<'a> {
     let plan = Plan::new(deadline, means.second_try_after, asked.is_repeatable());
     let plan = if means.all_at_once { plan.to_all() } else { plan };
     let (attempts, failure, alarm) = (SmallVec::new(), Failure::default(), Alarm::new(&means.alarms));
     let mut inquiry = Inquiry { means, places, asked, plan, attempts, failure, fallback: None, probed: false, alarm };
-    poll_fn(move |context| inquiry.poll(context))
+    let mut known = begun.and_then(|begun| inquiry.take_over(begun));
+    poll_fn(move |context| match known.take().and_then(|outcome| inquiry.take(0, outcome)) {
+        Some(answer) => Poll::Ready(Ok(answer)),
+        None => inquiry.poll(context),
+    })
 }
 
 impl Inquiry<'_> {
+    /// Goes on with what has begun; gives its outcome, if there is one.
+    fn take_over(&mut self, (attempt, outcome): Begun) -> Option<Outcome> {
+        self.plan.asked(attempt.server, attempt.connection.id(), attempt.asked_at);
+        self.attempts.push(attempt);
+        // nobody is preferred to the first, so there was nobody to probe
+        self.probed = true;
+        outcome
+    }
+
     /// One turn: takes in what became of attempts, and does what the plan says, until there is something to wait for.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<ReadMessage, Failure>> {
         // a turn takes no time that matters, and most end before they need to know it
@@ -173,10 +176,9 @@ impl Inquiry<'_> {
 
     /// The first attempt with an outcome, if there is one.
     fn first_outcome(&mut self, context: &mut Context<'_>) -> Option<(usize, Outcome)> {
-        self.attempts.iter_mut().enumerate().find_map(|(index, attempt)| {
-            let Poll::Ready(result) = Pin::new(&mut attempt.outcome).poll(context) else { return None };
-            let gone = || Outcome::Lost { sent: true, blameless: false, trouble: Trouble::Ended("dropped".to_owned()) };
-            Some((index, result.unwrap_or_else(gone)))
+        self.attempts.iter_mut().enumerate().find_map(|(index, attempt)| match attempt.poll(context) {
+            Poll::Ready(outcome) => Some((index, outcome)),
+            Poll::Pending => None,
         })
     }
 
@@ -284,10 +286,11 @@ impl Inquiry<'_> {
 
     /// Puts the query to a server, as the plan knows already.
     fn put(&mut self, server: usize, connection: Rc<Connection>, now: Instant, hedge: bool) {
-        match connection.ask(self.asked.clone()) {
-            Ok(outcome) => self.attempts.push(Attempt { connection, server, outcome, asked_at: now, hedge }),
+        let id = connection.id();
+        match Attempt::put(self.asked.clone(), connection, server, now, hedge) {
+            Ok(attempt) => self.attempts.push(attempt),
             Err(trouble) => {
-                self.plan.lost(connection.id(), false, false);
+                self.plan.lost(id, false, false);
                 self.failure.note(self.places[server].server().label(), false, trouble);
             }
         }

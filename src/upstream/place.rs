@@ -130,6 +130,20 @@ impl Place {
         self.open(Purpose::Queries)
     }
 
+    /// The present connection, for a query that is asked now, if nothing speaks against it: it has answered, nobody has
+    /// found it silent since, and the server gives more than one answer on each.
+    pub fn well(&self, now: Instant) -> Option<Rc<Connection>> {
+        let present = self.connection.borrow();
+        let connection = present.as_ref().filter(|connection| {
+            connection.phase() == Phase::Open && connection.is_proven() && !connection.is_suspected()
+        })?;
+        if self.server.gives_one_answer(now) {
+            return None;
+        }
+        self.last_query.set(Some(now));
+        Some(connection.clone())
+    }
+
     fn present(&self) -> Option<Rc<Connection>> {
         self.connection.borrow().as_ref().filter(|connection| connection.phase() != Phase::Closing).cloned()
     }

@@ -8,16 +8,17 @@ use std::path::{Path, PathBuf};
 
 /// Layer and files, from the top of the house to its ground.
 const LAYERS: &[(u8, &[&str])] = &[
-    (15, &["main"]),
-    (14, &["daemon"]),
-    (13, &["service"]),
-    (12, &["worker"]),
-    (11, &["listen/udp", "listen/stream"]),
+    (16, &["main"]),
+    (15, &["daemon"]),
+    (14, &["service"]),
+    (13, &["worker"]),
+    (12, &["listen/udp", "listen/stream"]),
+    (11, &["relay"]),
     (10, &["query"]),
     (9, &["keeper", "rules", "upstream/solo"]),
     (8, &["memory", "upstream/group", "upstream/survey"]),
-    (7, &["upstream/inquiry", "upstream/roster"]),
-    (6, &["ask", "cli", "upstream/finder", "upstream/place"]),
+    (7, &["upstream/calm", "upstream/inquiry", "upstream/roster"]),
+    (6, &["ask", "cli", "upstream/attempt", "upstream/finder", "upstream/place"]),
     (5, &["config/file", "pins", "upstream/connection", "upstream/lookup"]),
     (
         4,
