@@ -6,6 +6,7 @@ pub mod demo;
 pub mod documents;
 pub mod fault_server;
 pub mod instructions;
+pub mod layout;
 pub mod soak;
 pub mod soak_faults;
 pub mod soak_load;

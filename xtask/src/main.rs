@@ -1,5 +1,5 @@
 //! `cargo xtask docs [--check]`, `cargo xtask demo`, `cargo xtask fault-server`, `cargo xtask instructions`,
-//! `cargo xtask soak` and `cargo xtask workers`.
+//! `cargo xtask layout [--check]`, `cargo xtask soak` and `cargo xtask workers`.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a development tool talks to its user")]
 
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use xtask::{demo, documents, fault_server, instructions, soak, soak_stand, workers};
+use xtask::{demo, documents, fault_server, instructions, layout, soak, soak_stand, workers};
 
 fn main() -> ExitCode {
     let command = Command::new("xtask")
@@ -23,6 +23,17 @@ fn main() -> ExitCode {
                 .about("Counts the instructions of the parts of a query's path, and compares them with benches/instructions.toml.")
                 .arg(Arg::new("write").long("write").action(ArgAction::SetTrue).help("Puts the counts there.")),
         )
+        .subcommand(
+            Command::new("layout")
+                .about("Finds the functions that a query passes through, and has the linker put them together.")
+                .arg(
+                    Arg::new("check")
+                        .long("check")
+                        .action(ArgAction::SetTrue)
+                        .help("Only says whether layout/hot.ld still has them."),
+                )
+                .arg(program_arg()),
+        )
         .subcommand(soak_command())
         .subcommand(
             Command::new("workers").about("Measures how much more two workers serve than one.").arg(program_arg()),
@@ -33,6 +44,9 @@ fn main() -> ExitCode {
         Some(("docs", _)) => documents::write(&root),
         Some(("fault-server", matches)) => run_fault_server(matches),
         Some(("instructions", matches)) => instructions::run(&root, matches.get_flag("write")),
+        Some(("layout", matches)) => {
+            program_of(matches, &root).and_then(|program| layout::run(&root, &program, matches.get_flag("check")))
+        }
         Some(("soak", matches)) => run_soak(matches, &root),
         Some(("workers", matches)) => program_of(matches, &root).and_then(|program| workers::run(&program)),
         _ => demo::run(&root),
