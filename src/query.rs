@@ -110,7 +110,6 @@ pub struct Pending {
 }
 
 /// What few queries on their way have.
-#[derive(Default)]
 struct Beside {
     /// What the client sent, if something else goes to the resolver.
     original: Option<Vec<u8>>,
@@ -135,6 +134,14 @@ impl Pending {
 
     fn reserve(&self) -> Option<&[u8]> {
         self.beside.as_ref()?.reserve.as_deref()
+    }
+
+    /// What came of it is kept, and told to all who ask the same.
+    fn share(&self, result: &Result<ReadMessage, Failure>) {
+        if let Some(errand) = &self.errand {
+            errand.learn(result, &self.passage);
+            errand.tell(result);
+        }
     }
 
     /// The message as the client sent it; the checks were made when it came.
@@ -359,13 +366,8 @@ impl Path {
     pub fn conclude(&self, pending: &Pending, outcome: Option<Outcome>) -> Result<Vec<u8>, Option<Outcome>> {
         let answer = pending.group.last_word(outcome.ok_or(None)?).map_err(Some)?;
         let result = Ok(answer);
-        if let Some(errand) = &pending.errand {
-            errand.learn(&result, &pending.passage);
-            errand.tell(&result);
-        }
-        let reply = self.reply_to(pending, result);
-        pending.asked.done();
-        Ok(reply)
+        pending.share(&result);
+        Ok(self.last_reply(pending, result))
     }
 
     /// Asks on any course, and gives the reply that the client gets: the answer, or SERVFAIL with the reason.
@@ -384,7 +386,14 @@ impl Path {
                 result => result.map(|(_, answer)| ReadMessage::new(answer)),
             },
         };
-        self.reply_to(&pending, answer)
+        self.last_reply(&pending, answer)
+    }
+
+    /// The reply to a query that is over with it, so that what it was made of may be used for another one.
+    fn last_reply(&self, pending: &Pending, answer: Result<ReadMessage, Failure>) -> Vec<u8> {
+        let reply = self.reply_to(pending, answer);
+        pending.asked.done();
+        reply
     }
 
     /// The reply that the client gets for what the group said.
@@ -421,10 +430,7 @@ impl Path {
             Some((calm, outcome)) => group.go_on(asked, pending.deadline, calm, outcome).await,
             None => group.ask(asked, pending.deadline).await,
         };
-        if let Some(errand) = errand {
-            errand.learn(&result, &pending.passage);
-            errand.tell(&result);
-        }
+        pending.share(&result);
         result
     }
 

@@ -3,7 +3,6 @@
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
-use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Context;
@@ -141,21 +140,13 @@ impl Group {
     ///
     /// # Errors
     /// Why there is no answer. It comes at `deadline` at the latest.
-    #[expect(clippy::manual_async_fn, reason = "the future of an async fn holds each argument twice")]
-    pub fn ask(
-        self: &Rc<Self>,
-        asked: Rc<Asked>,
-        deadline: Instant,
-    ) -> impl Future<Output = Result<ReadMessage, Failure>> + use<'_> {
-        async move {
-            if self.places.is_empty() {
-                return Err(self.no_answer());
-            }
-            if let Some(told) = self.recall(&asked) {
-                // rare, and too large to be carried by every query
-                return Box::pin(self.ask_again(asked, told, deadline)).await;
-            }
-            self.inquire(asked, deadline).await
+    pub async fn ask(self: &Rc<Self>, asked: Rc<Asked>, deadline: Instant) -> Result<ReadMessage, Failure> {
+        if self.places.is_empty() {
+            return Err(self.no_answer());
+        }
+        match self.recall(&asked) {
+            Some(told) => self.ask_again(asked, told, deadline).await,
+            None => self.inquire(asked, deadline).await,
         }
     }
 
@@ -246,19 +237,12 @@ impl Group {
         result
     }
 
-    #[expect(clippy::manual_async_fn, reason = "the future of an async fn holds each argument twice")]
-    fn inquire(
-        &self,
-        asked: Rc<Asked>,
-        deadline: Instant,
-    ) -> impl Future<Output = Result<ReadMessage, Failure>> + use<'_> {
-        async move {
-            let places = self.preferred(self.first());
-            self.sets_out();
-            let result = inquire(&self.means, places, asked.clone(), deadline, None).await;
-            self.note(&result, &asked, deadline);
-            result
-        }
+    async fn inquire(&self, asked: Rc<Asked>, deadline: Instant) -> Result<ReadMessage, Failure> {
+        let places = self.preferred(self.first());
+        self.sets_out();
+        let result = inquire(&self.means, places, asked.clone(), deadline, None).await;
+        self.note(&result, &asked, deadline);
+        result
     }
 
     /// A query sets out: the next one may have another server first, and more may be asked a second time.
