@@ -1,11 +1,14 @@
 //! `cargo xtask layout`: which functions a query passes through, for the linker. Scattered over the whole program they take
 //! more than twice as many pages, each to be looked up anew for a query that comes after a while.
+//!
+//! Behind them lie those that a start takes, and then those of a first query and its handshake. The kernel brings in 64 KiB
+//! around what is looked for: where they are scattered, a program that has only started holds most of itself in memory.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use testkit::proxy_process::Signal;
@@ -27,8 +30,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 const HEAD: &str = "\
 /* The functions that a query passes through, one after the other: so they take few pages, and the processor finds them at
-   once also when it has done something else meanwhile. The linker puts them before all others; what it does not find it leaves
-   out. Made by `cargo xtask layout`. */
+   once also when it has done something else meanwhile. Then those that a start takes, and those of a first query: so the rest
+   of the program need not be in memory. The linker puts them before all others; what it does not find it leaves out.
+   Made by `cargo xtask layout`. */
 
 SECTIONS
 {
@@ -50,6 +54,13 @@ struct Calls {
     by: BTreeMap<String, Vec<String>>,
 }
 
+/// Runs of the program under callgrind.
+struct Bench {
+    pki: Pki,
+    server: DotServer,
+    program: PathBuf,
+}
+
 /// The name as it is in every build: the compiler ends it with a hash, or with a number.
 fn lasting(name: &str) -> String {
     let name = name.split('\'').next().unwrap_or(name);
@@ -67,6 +78,11 @@ fn lasting(name: &str) -> String {
         }
         None => format!("{name}*"),
     }
+}
+
+/// Where the compiler puts it: apart in `.text.unlikely` if it should be called seldom, in `.text.startup` if only once.
+fn section(name: &str) -> String {
+    format!("*(.text*.{name})")
 }
 
 /// Reads what callgrind wrote of this program.
@@ -91,7 +107,8 @@ fn read(text: &str, program: &str) -> Calls {
             "cfn" => target = named("function", value),
             "calls" => {
                 let is_ours = |object: &str| object.ends_with(program);
-                if is_ours(target_object.as_deref().unwrap_or(&object)) {
+                // callgrind has names of its own, such as "(below main)"
+                if is_ours(target_object.as_deref().unwrap_or(&object)) && !target.starts_with('(') {
                     let count = value.split(' ').next().and_then(|count| count.parse::<u64>().ok()).unwrap_or_default();
                     *calls.called.entry(lasting(&target)).or_default() += count;
                     calls.by.entry(lasting(&function)).or_default().push(lasting(&target));
@@ -113,46 +130,71 @@ fn put(file: &Path, text: &str, mode: u32) -> Result<(), String> {
     written.map_err(|error| format!("{}: {error}", file.display()))
 }
 
-/// What so many queries call.
-fn counted(program: &Path, queries: u32) -> Result<Calls, String> {
-    let pki = Pki::new();
-    let server = DotServer::builder().identity(pki.server(&[SERVER])).script(answer).start();
-    let (address, ca) = (server.address(), pki.ca_file().display());
-    // what confines the program would keep valgrind from writing its count
-    let config = format!(
-        "workers = 1\nsandbox = \"off\"\n[listen]\naddresses = [\"127.0.0.1:0\"]\n[upstream]\nservers = [\"{address}#{SERVER}\"]\nca-file = \"{ca}\"\n"
-    );
-    let place = pki.ca_file().parent().map(Path::to_owned).unwrap_or_default();
-    let (counter, counts) = (place.join("counter"), place.join("counts"));
-    let script = format!(
-        "#!/bin/sh\nexec valgrind --tool=callgrind --demangle=no --callgrind-out-file={} {} \"$@\"\n",
-        counts.display(),
-        program.display()
-    );
-    // the program has given up its rights by the time that the count is written
-    put(&counter, &script, 0o755)?;
-    put(&counts, "", 0o666)?;
-    let mut proxy = Proxy::builder(&counter).config(&config).start();
-    let client = UdpClient::connect(proxy.address());
-    let ask = |number: u32| {
-        let id = u16::try_from(number).unwrap_or_default();
-        client.send(&query(id, &format!("n{number}.example"), 1));
-    };
-    (0..WINDOW).for_each(ask);
-    for number in WINDOW..queries + WINDOW {
-        client.recv(PATIENCE).ok_or_else(|| format!("no answer:\n{}", proxy.log()))?;
-        ask(number);
+impl Bench {
+    fn new(program: &Path) -> Bench {
+        let pki = Pki::new();
+        let server = DotServer::builder().identity(pki.server(&[SERVER])).script(answer).start();
+        Bench { pki, server, program: program.to_owned() }
     }
-    proxy.signal(Signal::SIGTERM);
-    proxy.wait_exit(PATIENCE).ok_or("it does not end")?;
-    let text = fs::read_to_string(&counts).map_err(|error| format!("{}: {error}", counts.display()))?;
-    let name = program.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    Ok(read(&text, name))
+
+    /// What a start calls, as most have it: with the system's trust store, and confined.
+    fn start(&self) -> Result<Calls, String> {
+        self.count("", "", |_| Ok(()))
+    }
+
+    /// What a start and so many queries call.
+    fn queries(&self, queries: u32) -> Result<Calls, String> {
+        // what confines the program would keep valgrind from writing its count
+        let confined = "workers = 1\nsandbox = \"off\"\n";
+        self.count(confined, &format!("ca-file = \"{}\"\n", self.pki.ca_file().display()), |proxy| {
+            let client = UdpClient::connect(proxy.address());
+            let ask = |number: u32| {
+                let id = u16::try_from(number).unwrap_or_default();
+                client.send(&query(id, &format!("n{number}.example"), 1));
+            };
+            (0..WINDOW).for_each(ask);
+            for number in WINDOW..queries + WINDOW {
+                client.recv(PATIENCE).ok_or_else(|| format!("no answer:\n{}", proxy.log()))?;
+                ask(number);
+            }
+            Ok(())
+        })
+    }
+
+    /// What the program calls while it is used so, with these lines more in its configuration.
+    fn count(
+        &self,
+        process: &str,
+        upstream: &str,
+        used: impl FnOnce(&mut Proxy) -> Result<(), String>,
+    ) -> Result<Calls, String> {
+        let address = self.server.address();
+        let config = format!(
+            "{process}[listen]\naddresses = [\"127.0.0.1:0\"]\n[upstream]\nservers = [\"{address}#{SERVER}\"]\n{upstream}"
+        );
+        let place = self.pki.ca_file().parent().map(Path::to_owned).unwrap_or_default();
+        let (counter, counts) = (place.join("counter"), place.join("counts"));
+        let script = format!(
+            "#!/bin/sh\nexec valgrind --tool=callgrind --demangle=no --callgrind-out-file={} {} \"$@\"\n",
+            counts.display(),
+            self.program.display()
+        );
+        // the program has given up its rights by the time that the count is written
+        put(&counter, &script, 0o755)?;
+        put(&counts, "", 0o666)?;
+        let mut proxy = Proxy::builder(&counter).config(&config).start();
+        used(&mut proxy)?;
+        proxy.signal(Signal::SIGTERM);
+        proxy.wait_exit(PATIENCE).ok_or("it does not end")?;
+        let text = fs::read_to_string(&counts).map_err(|error| format!("{}: {error}", counts.display()))?;
+        let name = self.program.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let calls = read(&text, name);
+        if calls.called.is_empty() { Err(format!("nothing was counted:\n{}", proxy.log())) } else { Ok(calls) }
+    }
 }
 
 /// The functions that queries pass through, each before those that it calls, and how many queries of a hundred do.
-fn passed(program: &Path) -> Result<Vec<(String, u64)>, String> {
-    let [few, many] = [counted(program, QUERIES[0])?, counted(program, QUERIES[1])?];
+fn passed(few: &Calls, many: &Calls) -> Vec<(String, u64)> {
     let more = u64::from(QUERIES[1] - QUERIES[0]);
     let mut hot = BTreeMap::new();
     for (name, count) in &many.called {
@@ -173,7 +215,7 @@ fn passed(program: &Path) -> Result<Vec<(String, u64)>, String> {
             waiting.extend(many.by.get(name).into_iter().flatten().rev());
         }
     }
-    Ok(order)
+    order
 }
 
 /// Writes which functions lie together, or with `check` says whether what is written still holds.
@@ -181,19 +223,23 @@ fn passed(program: &Path) -> Result<Vec<(String, u64)>, String> {
 /// # Errors
 /// The program cannot be counted, or many of the functions that every query passes through are not listed.
 pub fn run(root: &Path, program: &Path, check: bool) -> Result<String, String> {
-    let (passed, file) = (passed(program)?, root.join(FILE));
+    let (bench, file) = (Bench::new(program), root.join(FILE));
+    let [few, many] = [bench.queries(QUERIES[0])?, bench.queries(QUERIES[1])?];
+    let passed = passed(&few, &many);
     if !check {
-        let mut text = HEAD.to_owned();
-        for (name, _) in &passed {
-            let _ = writeln!(text, "    *(.text.{name})");
+        let start = bench.start()?;
+        let (mut text, mut listed) = (HEAD.to_owned(), BTreeSet::new());
+        let names = passed.iter().map(|(name, _)| name).chain(start.called.keys()).chain(many.called.keys());
+        for name in names.filter(|name| listed.insert(*name)) {
+            let _ = writeln!(text, "    {}", section(name));
         }
         text.push_str(TAIL);
         fs::write(&file, text).map_err(|error| format!("{}: {error}", file.display()))?;
-        return Ok(format!("{FILE}: {} functions", passed.len()));
+        return Ok(format!("{FILE}: {} functions, {} of them for queries", listed.len(), passed.len()));
     }
     let known = fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
     let every: Vec<_> = passed.iter().filter(|(_, percent)| *percent >= 90).map(|(name, _)| name).collect();
-    let missing: Vec<_> = every.iter().filter(|name| !known.contains(&format!("(.text.{name})"))).collect();
+    let missing: Vec<_> = every.iter().filter(|name| !known.contains(&section(name))).collect();
     let said =
         format!("{FILE}: {} of {} functions that every query passes through are missing", missing.len(), every.len());
     if every.is_empty() || missing.len() * 100 > every.len() * MISSING {
