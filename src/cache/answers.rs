@@ -202,32 +202,31 @@ impl Answers {
         let most = if stamp.mark & mark::FAILURE == 0 { usage.lifetimes.max } else { u32::MAX };
         let lifetime = u64::from(stamp.lifetime.min(most)) * 1000;
         let lived = now.saturating_sub(stamp.stored_at);
-        if lived < lifetime {
-            write_out(&stored, id, question, |ttl| ttl.min(most).saturating_sub(seconds(lived)), out);
+        let (is_fresh, is_failure) = (lived < lifetime, stamp.mark & mark::FAILURE != 0);
+        if !is_fresh && (is_failure || lived - lifetime >= u64::from(usage.stale) * 1000) {
+            return Recall::Unknown;
+        }
+        let length = copy(&stored, out);
+        let recall = if is_fresh {
             let is_last_part = lifetime - lived <= lifetime / LAST_PART && stamp.lifetime >= WORTH_REFRESHING;
-            let refresh = usage.prefetch
-                && is_last_part
-                && uses >= POPULAR
-                && now >= stamp.retry_at
-                && stamp.mark & mark::FAILURE == 0;
+            let refresh = usage.prefetch && is_last_part && uses >= POPULAR && now >= stamp.retry_at && !is_failure;
             if refresh {
                 shelf.amend(hash, is_it, |stamp| stamp.retry_at = now + CLAIM);
             }
-            return Recall::Usable { stale: false, refresh };
-        }
-        if stamp.mark & mark::FAILURE != 0 || lived - lifetime >= u64::from(usage.stale) * 1000 {
-            return Recall::Unknown;
-        }
-        write_out(&stored, id, question, |_| STALE_TTL, out);
-        // an outage is no reason to rest once it is over
-        let rests = now < stamp.retry_at && (is_out || stamp.mark & mark::OUT == 0);
-        if !rests && !is_out {
-            return Recall::InReserve;
-        }
-        if !rests {
-            shelf.amend(hash, is_it, |stamp| (stamp.retry_at, stamp.mark) = (now + REST, stamp.mark | mark::OUT));
-        }
-        Recall::Usable { stale: true, refresh: !rests }
+            Recall::Usable { stale: false, refresh }
+        } else {
+            // an outage is no reason to rest once it is over
+            let rests = now < stamp.retry_at && (is_out || stamp.mark & mark::OUT == 0);
+            if !rests && is_out {
+                shelf.amend(hash, is_it, |stamp| (stamp.retry_at, stamp.mark) = (now + REST, stamp.mark | mark::OUT));
+            }
+            if rests || is_out { Recall::Usable { stale: true, refresh: !rests } } else { Recall::InReserve }
+        };
+        // an answer may have thousands of TTLs: nobody waits for the lock meanwhile
+        drop(shelf);
+        let age = |ttl: u32| if is_fresh { ttl.min(most).saturating_sub(seconds(lived)) } else { STALE_TTL };
+        make_answer(out, length, id, question, age);
+        recall
     }
 
     /// Keeps an answer, of which `keep` was found, in place of an older one; its TTLs are set to those that count. A failure
@@ -378,18 +377,28 @@ fn ttl_in(message: &mut [u8], place: u16) -> Option<&mut [u8; 4]> {
     message.get_mut(usize::from(place)..)?.first_chunk_mut()
 }
 
-/// The stored message as an answer to this query.
+/// Copies a stored message, and behind it the places of its TTLs; how long the message is.
 #[inline]
-fn write_out(stored: &Stored<'_>, id: u16, question: &Question<'_>, age: impl Fn(u32) -> u32, out: &mut Vec<u8>) {
+fn copy(stored: &Stored<'_>, out: &mut Vec<u8>) -> usize {
     out.clear();
+    out.reserve(stored.body.len() + stored.places.len());
     out.extend_from_slice(stored.body);
-    set_id(out, id);
-    out[HEADER..HEADER + question.bytes.len()].copy_from_slice(question.bytes);
-    for place in stored.places.chunks_exact(2) {
-        if let Some(octets) = ttl_in(out, u16::from_be_bytes([place[0], place[1]])) {
+    out.extend_from_slice(stored.places);
+    stored.body.len()
+}
+
+/// Makes what was copied, a message so long, the answer to this query.
+#[inline]
+fn make_answer(out: &mut Vec<u8>, length: usize, id: u16, question: &Question<'_>, age: impl Fn(u32) -> u32) {
+    let (body, places) = out.split_at_mut(length);
+    set_id(body, id);
+    body[HEADER..HEADER + question.bytes.len()].copy_from_slice(question.bytes);
+    for place in places.chunks_exact(2) {
+        if let Some(octets) = ttl_in(body, u16::from_be_bytes([place[0], place[1]])) {
             *octets = age(u32::from_be_bytes(*octets)).to_be_bytes();
         }
     }
+    out.truncate(length);
 }
 
 #[cfg(test)]
