@@ -227,7 +227,7 @@ async fn run(number: usize, work: Work) -> io::Result<()> {
     let workplace = Rc::new(Workplace::new(&terms, counters, seats, number, duty.clone()));
     drop(terms);
     let Workplace { path, hall } = &*workplace;
-    let (mut datagrams, mut accepting) = (JoinSet::new(), JoinSet::new());
+    let (mut datagrams, mut accepting, mut serving) = (JoinSet::new(), JoinSet::new(), Vec::new());
     for Share { udp, tcp, tls } in sockets {
         if let Some(socket) = udp {
             let many_addresses = socket.local_addr()?.ip().is_unspecified();
@@ -237,7 +237,9 @@ async fn run(number: usize, work: Work) -> io::Result<()> {
                 socket.watch()?;
             }
             let listener = UdpListener { socket, many_addresses, duty: duty.clone() };
-            datagrams.spawn_local(udp::serve(listener, path.clone(), stop.clone()));
+            let (serve, stop) = oneshot::channel();
+            serving.push(serve);
+            datagrams.spawn_local(udp::serve(listener, path.clone(), stop));
         }
         for (listener, transport) in [(tcp, Transport::Tcp), (tls, Transport::Tls)] {
             let Some(listener) = listener else { continue };
@@ -250,20 +252,17 @@ async fn run(number: usize, work: Work) -> io::Result<()> {
     accepting.spawn_local(async move { match porter.make_room().await {} });
     let clerk = workplace.clone();
     let clerk = tokio::task::spawn_local(async move { clerk.take_orders(orders).await });
-    let stopped = stop.clone();
     tokio::select! {
         // an error means that the main thread is gone, and so is the service
         _ = stop.wait_for(|&stop| stop) => {}
         Some(ended) = accepting.join_next() => {
             return Err(ended.ok().and_then(Result::err).unwrap_or_else(|| io::Error::other("a listener ended by itself")));
         }
-        // a socket's task also ends by itself when the stop has come
         Some(_) = datagrams.join_next() => {
-            if !*stopped.borrow() {
-                return Err(io::Error::other("the task of a udp socket ended by itself"));
-            }
+            return Err(io::Error::other("the task of a udp socket ended by itself"));
         }
     }
+    drop(serving);
     accepting.shutdown().await;
     hall.stop();
     let last = Instant::now() + path.rules().deadline + Duration::from_millis(500);

@@ -1,19 +1,19 @@
 //! A UDP socket at work: queries in by the batch, answers out by the batch.
 
 use std::collections::HashSet;
+use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
-use std::pin::pin;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::Instant;
 
 use smallvec::SmallVec;
 use tokio::net::UdpSocket;
-use tokio::sync::watch;
+use tokio::sync::oneshot;
 
 use super::crowd::Crowd;
 use super::datagrams::{Arrivals, BATCH, Datagram, Inbox, LocalAddress, Outbox, Outgoing};
@@ -52,8 +52,8 @@ struct Origin {
     identity: u64,
 }
 
-/// Serves one socket until `stop` says so; what has been received by then is still answered.
-pub async fn serve(listener: UdpListener, path: Rc<Path>, mut stop: watch::Receiver<bool>) {
+/// Serves one socket until the other end of `stop` is gone; what has been received by then is still answered.
+pub async fn serve(listener: UdpListener, path: Rc<Path>, mut stop: oneshot::Receiver<Infallible>) {
     let mut service = Service {
         socket: listener.socket,
         duty: listener.duty,
@@ -65,10 +65,8 @@ pub async fn serve(listener: UdpListener, path: Rc<Path>, mut stop: watch::Recei
         ask: Relay::new,
         stopped: false,
     };
-    // an error means that the main thread is gone, and so is the service
-    let mut stop = pin!(stop.wait_for(|&stop| stop));
     poll_fn(|context| {
-        if !service.stopped && stop.as_mut().poll(context).is_ready() {
+        if !service.stopped && Pin::new(&mut stop).poll(context).is_ready() {
             // what has arrived by now is still answered
             for _ in 0..LAST_TURNS {
                 service.receive(context);
@@ -127,7 +125,6 @@ impl<A: Fn(Rc<Path>, Pending) -> F, F: Future<Output = Vec<u8>>> Service<A, F> {
             // whoever looks at it already goes on
             return log::warn!("watching a udp socket: {error}");
         }
-        self.duty.looked(Instant::now(), time_spent);
         for _ in 0..BATCHES_PER_TURN {
             let Poll::Ready(ready) = self.socket.poll(context) else { return };
             let mut ready = match ready {
@@ -135,7 +132,11 @@ impl<A: Fn(Rc<Path>, Pending) -> F, F: Future<Output = Vec<u8>>> Service<A, F> {
                 // the runtime is going down
                 Err(error) => return log::debug!("receiving datagrams: {error}"),
             };
-            match self.inbox.receive(self.socket.as_fd()) {
+            let received = self.inbox.receive(self.socket.as_fd());
+            // what was received in one call has come at one moment
+            let _held = moment::hold();
+            self.duty.looked(moment::instant(), time_spent);
+            match received {
                 Ok(count) => {
                     pace::brought(count);
                     if count < BATCH {
@@ -160,8 +161,6 @@ impl<A: Fn(Rc<Path>, Pending) -> F, F: Future<Output = Vec<u8>>> Service<A, F> {
     fn take_in(&mut self) {
         let (path, rules) = (self.desk.path.clone(), self.desk.path.rules());
         let link = Link::Datagram { limit: usize::from(rules.udp_payload_limit) };
-        // what was received in one call has come at one moment
-        let _held = moment::hold();
         let (mut datagrams, now) = (self.inbox.datagrams(), moment::instant());
         loop {
             let next = datagrams.by_ref().take(AT_ONCE);
