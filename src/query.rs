@@ -212,7 +212,7 @@ impl Path {
     /// Judges a message from a client under the present rules.
     pub fn receive(self: &Rc<Self>, bytes: &[u8], client: IpAddr, link: Link) -> Verdict {
         let rules = self.rules();
-        self.judge(&rules, self.look(&rules, bytes, client, link), Instant::now())
+        self.judge(&rules, &mut self.look(&rules, bytes, client, link), Instant::now())
     }
 
     /// Looks at a message from a client, to judge it soon under the same rules.
@@ -249,21 +249,25 @@ impl Path {
         Looked::Query(Arrival { query, family, link, way, group, kept_under })
     }
 
-    /// Judges what has been looked at. `now`: when it came.
-    pub fn judge(self: &Rc<Self>, rules: &Rules, looked: Looked<'_>, now: Instant) -> Verdict {
-        let Arrival { query, family, link, way, group, kept_under } = match looked {
-            Looked::Silence => return Verdict::Silence,
-            Looked::Reply(bytes) => return Verdict::Reply(bytes),
-            Looked::Opaque(pending) => return Verdict::Relay(*pending),
-            Looked::Query(arrival) => arrival,
+    /// Judges what has been looked at, of which nothing is left. `now`: when it came.
+    pub fn judge(self: &Rc<Self>, rules: &Rules, looked: &mut Looked<'_>, now: Instant) -> Verdict {
+        // where it is, since it is large
+        let Looked::Query(Arrival { query, family, link, way, group, kept_under }) = looked else {
+            return match std::mem::replace(looked, Looked::Silence) {
+                Looked::Reply(bytes) => Verdict::Reply(bytes),
+                Looked::Opaque(pending) => Verdict::Relay(*pending),
+                Looked::Silence | Looked::Query(_) => Verdict::Silence,
+            };
         };
+        let (query, family, link, group, kept_under) = (&*query, *family, *link, *group, *kept_under);
+        let way = std::mem::replace(way, Way::Shared);
         let (bytes, mut room) = (query.bytes(), self.room.borrow_mut());
         let address = kept_under.and_then(|(variant, hash)| {
             let key = room.write(variant, &query.question()?)?;
             Some(Address { key, hash })
         });
         let recalled = match address {
-            Some(address) => rules.memory.recall(address, &query, link, group.is_out()),
+            Some(address) => rules.memory.recall(address, query, link, group.is_out()),
             None => Recalled::Unknown,
         };
         let (reply, reserve) = match recalled {
@@ -279,14 +283,14 @@ impl Path {
             }
         };
         if self.active.get() >= rules.most_active() {
-            return Verdict::Reply(self.overloaded(&query, link, reserve));
+            return Verdict::Reply(self.overloaded(query, link, reserve));
         }
-        let Ok((changed, passage)) = to_resolver(&query, rules.switches, link, family) else {
+        let Ok((changed, passage)) = to_resolver(query, rules.switches, link, family) else {
             return Verdict::Reply(reply.or(reserve).unwrap_or_else(|| self.malformed(bytes)));
         };
         let (sent, original) = (changed.as_deref().unwrap_or(bytes), changed.is_some().then(|| bytes.to_vec()));
         let is_transfer = matches!(way, Way::Transfer(_)) && matches!(link, Link::Stream { .. });
-        let mut pending = self.pending((group, now + rules.deadline), Asked::new(&query, sent), passage, way);
+        let mut pending = self.pending((group, now + rules.deadline), Asked::new(query, sent), passage, way);
         pending.errand = address.map(|address| rules.memory.errand(address));
         if original.is_some() || reserve.is_some() {
             pending.beside = Some(Box::new(Beside { original, reserve }));

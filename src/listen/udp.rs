@@ -164,21 +164,23 @@ impl<A: Fn(Rc<Path>, Pending) -> F, F: Future<Output = Vec<u8>>> Service<A, F> {
         let (mut datagrams, now) = (self.inbox.datagrams(), moment::instant());
         loop {
             let next = datagrams.by_ref().take(AT_ONCE);
-            let some: SmallVec<[_; AT_ONCE]> =
-                next.map(|datagram| (datagram, path.look(&rules, datagram.bytes, datagram.peer.ip(), link))).collect();
+            let mut some: SmallVec<[_; AT_ONCE]> = SmallVec::new();
+            for datagram in next {
+                some.push((path.look(&rules, datagram.bytes, datagram.peer.ip(), link), datagram));
+            }
             if some.is_empty() {
                 return;
             }
-            for (datagram, looked) in some {
+            for (looked, datagram) in &mut some {
                 path.counters().udp_queries.add(1);
                 match path.judge(&rules, looked, now) {
                     Verdict::Silence => {}
                     Verdict::Reply(bytes) => {
-                        let Datagram { peer, local, .. } = datagram;
+                        let Datagram { peer, local, .. } = *datagram;
                         self.desk.hand_in(Outgoing { bytes, peer, local });
                     }
                     Verdict::Relay(pending) | Verdict::Transfer(pending) => {
-                        let Some(origin) = self.desk.admit(&datagram) else { continue };
+                        let Some(origin) = self.desk.admit(datagram) else { continue };
                         let done = self.crowd.begin(origin, (self.ask)(path.clone(), pending));
                         done.into_iter().for_each(|done| self.desk.answered(done));
                     }
