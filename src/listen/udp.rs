@@ -246,11 +246,11 @@ impl Desk {
     /// two that are alike, and nobody ever will by chance.
     fn identity(&self, Datagram { bytes, peer, local }: &Datagram<'_>) -> u64 {
         let mut hasher = self.hashes.build_hasher();
+        let port_and_id = u32::from(peer.port()) << 16 | u32::from(message::id(bytes));
         match peer {
-            SocketAddr::V4(peer) => hasher.write_u32(peer.ip().to_bits()),
-            SocketAddr::V6(peer) => (peer.ip(), peer.scope_id()).hash(&mut hasher),
+            SocketAddr::V4(peer) => hasher.write_u64(u64::from(peer.ip().to_bits()) << 32 | u64::from(port_and_id)),
+            SocketAddr::V6(peer) => (peer.ip(), peer.scope_id(), port_and_id).hash(&mut hasher),
         }
-        hasher.write_u32(u32::from(peer.port()) << 16 | u32::from(message::id(bytes)));
         if let Some(local) = local {
             local.hash(&mut hasher);
         }
