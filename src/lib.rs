@@ -25,6 +25,7 @@ pub mod listen {
     pub mod udp;
 }
 
+pub mod pending;
 pub mod query;
 pub mod relay;
 pub mod rules;

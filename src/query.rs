@@ -34,6 +34,7 @@ use crate::dns::reuse::{KeyRoom, Variant};
 use crate::dns::transfer::{Progress, Transfer};
 use crate::memory::{Errand, Recalled, STALE_AFTER, Told, is_better_than_stale};
 use crate::metrics::Counters;
+use crate::pending::{Beside, Pending, Way, readable};
 use crate::rules::Rules;
 use crate::upstream::calm::Calm;
 use crate::upstream::group::Group;
@@ -84,39 +85,6 @@ pub struct Arrival<'a> {
     kept_under: Option<(Variant, u64)>,
 }
 
-/// How a query is asked.
-enum Way {
-    /// Over the connection that all queries share.
-    Shared,
-    /// Over a connection of its own, with the client's ID.
-    Alone,
-    /// Over a connection of its own, with an answer of many messages.
-    Transfer(Transfer),
-}
-
-/// A query on its way.
-pub struct Pending {
-    asked: Rc<Asked>,
-    passage: Passage,
-    deadline: Instant,
-    way: Way,
-    group: Rc<Group>,
-    /// Who else learns the answer, if it may be kept.
-    errand: Option<Errand>,
-    /// What is rare.
-    beside: Option<Box<Beside>>,
-    /// Nothing once nobody waits for it.
-    active: Option<Counted>,
-}
-
-/// What few queries on their way have.
-struct Beside {
-    /// What the client sent, if something else goes to the resolver.
-    original: Option<Vec<u8>>,
-    /// A reply whose time is over, in case there is no better one.
-    reserve: Option<Vec<u8>>,
-}
-
 /// How a query begins that does not take its usual course, or has left it.
 #[derive(Default)]
 pub struct Beginning {
@@ -124,30 +92,6 @@ pub struct Beginning {
     pub behind: Option<oneshot::Receiver<Told>>,
     /// It was asked on its usual course, with this outcome if there is one.
     pub begun: Option<(Calm, Option<Outcome>)>,
-}
-
-impl Pending {
-    fn query(&self) -> &[u8] {
-        let original = self.beside.as_ref().and_then(|beside| beside.original.as_deref());
-        original.unwrap_or_else(|| self.asked.bytes())
-    }
-
-    fn reserve(&self) -> Option<&[u8]> {
-        self.beside.as_ref()?.reserve.as_deref()
-    }
-
-    /// What came of it is kept, and told to all who ask the same.
-    fn share(&self, result: &Result<ReadMessage, Failure>) {
-        if let Some(errand) = &self.errand {
-            errand.learn(result, &self.passage);
-            errand.tell(result);
-        }
-    }
-
-    /// The message as the client sent it; the checks were made when it came.
-    fn view(&self) -> Option<Message<'_>> {
-        self.asked.view().or_else(|| readable(self.query()))
-    }
 }
 
 /// A connection of its own, counted for as long as it is open.
@@ -170,15 +114,6 @@ pub struct Path {
     room: RefCell<KeyRoom>,
     /// Rings when there are other rules.
     renewed: Notify,
-}
-
-/// The view of a query, of whatever operation; `None` if it cannot be read.
-fn readable(bytes: &[u8]) -> Option<Message<'_>> {
-    if opcode::WITH_SECTIONS.contains(&opcode_of(bytes)) {
-        Message::parse(bytes).ok()
-    } else {
-        Message::parse_questions(bytes).ok()
-    }
 }
 
 impl Path {

@@ -6,7 +6,8 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use crate::query::{Beginning, Path, Pending};
+use crate::pending::Pending;
+use crate::query::{Beginning, Path};
 use crate::upstream::calm::Calm;
 
 /// The future of a query that must be asked; it gives the reply that the client gets.

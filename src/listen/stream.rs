@@ -29,7 +29,8 @@ use crate::dns::crossing::Link;
 use crate::dns::framing::Inflow;
 use crate::dns::message::HEADER;
 use crate::pace::{self, time_spent};
-use crate::query::{Gone, Path, Pending, Verdict};
+use crate::pending::Pending;
+use crate::query::{Gone, Path, Verdict};
 use crate::relay::Relay;
 
 /// Octets read at once from a client. Queries are small, and an idle client should cost little.

@@ -15,7 +15,7 @@ const LAYERS: &[(u8, &[&str])] = &[
     (12, &["listen/udp", "listen/stream"]),
     (11, &["relay"]),
     (10, &["query"]),
-    (9, &["keeper", "rules", "upstream/solo"]),
+    (9, &["keeper", "pending", "rules", "upstream/solo"]),
     (8, &["memory", "upstream/group", "upstream/survey"]),
     (7, &["upstream/calm", "upstream/inquiry", "upstream/roster"]),
     (6, &["ask", "cli", "upstream/attempt", "upstream/finder", "upstream/place"]),
