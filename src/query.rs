@@ -184,7 +184,7 @@ impl Path {
         Looked::Query(Arrival { query, family, link, way, group, kept_under })
     }
 
-    /// Judges what has been looked at, of which nothing is left. `now`: when it came.
+    /// Judges what has been looked at, which can be judged only once. `now`: when it came.
     pub fn judge(self: &Rc<Self>, rules: &Rules, looked: &mut Looked<'_>, now: Instant) -> Verdict {
         // where it is, since it is large
         let Looked::Query(Arrival { query, family, link, way, group, kept_under }) = looked else {

@@ -199,10 +199,11 @@ impl Answers {
         // a clock is read only for what is there
         let (stamp, uses, now) = (stored.stamp, stored.uses, now());
         // the longest may be shorter now than it was then
-        let most = if stamp.mark & mark::FAILURE == 0 { usage.lifetimes.max } else { u32::MAX };
+        let is_failure = stamp.mark & mark::FAILURE != 0;
+        let most = if is_failure { u32::MAX } else { usage.lifetimes.max };
         let lifetime = u64::from(stamp.lifetime.min(most)) * 1000;
         let lived = now.saturating_sub(stamp.stored_at);
-        let (is_fresh, is_failure) = (lived < lifetime, stamp.mark & mark::FAILURE != 0);
+        let is_fresh = lived < lifetime;
         if !is_fresh && (is_failure || lived - lifetime >= u64::from(usage.stale) * 1000) {
             return Recall::Unknown;
         }
