@@ -107,8 +107,9 @@ fn read(text: &str, program: &str) -> Calls {
             "cfn" => target = named("function", value),
             "calls" => {
                 let is_ours = |object: &str| object.ends_with(program);
-                // callgrind has names of its own, such as "(below main)"
-                if is_ours(target_object.as_deref().unwrap_or(&object)) && !target.starts_with('(') {
+                // what has no name has an address, or one of callgrind's own, such as "(below main)"
+                let is_named = !target.starts_with('(') && !target.starts_with("0x");
+                if is_named && is_ours(target_object.as_deref().unwrap_or(&object)) {
                     let count = value.split(' ').next().and_then(|count| count.parse::<u64>().ok()).unwrap_or_default();
                     *calls.called.entry(lasting(&target)).or_default() += count;
                     calls.by.entry(lasting(&function)).or_default().push(lasting(&target));
@@ -285,6 +286,12 @@ calls=3 0
 cob=(2) /lib/libc.so.6
 cfn=(3) memcpy
 calls=9 0
+1 10
+cfn=(5) 0x000000000037f050
+calls=1 0
+1 10
+cfn=(6) (below main)
+calls=1 0
 1 10
 fn=(4) receive
 cfn=(1)
