@@ -129,6 +129,7 @@ pub mod cli;
 pub mod clock;
 pub mod control;
 pub mod counted;
+pub mod effort;
 pub mod hashed;
 pub mod inherited;
 pub mod keeper;

@@ -61,7 +61,20 @@ impl Pace {
     }
 }
 
+/// What a thread has done in all.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Done {
+    /// How much of a processor's time it has had.
+    pub spent: Duration,
+    /// How long it has not waited for anything while it was busy, by the clock.
+    pub awake: Duration,
+    /// Packets that it has taken in.
+    pub packets: u64,
+}
+
 thread_local! {
+    static AWAKE: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+    static PACKETS: Cell<u64> = const { Cell::new(0) };
     static BROUGHT: Cell<usize> = const { Cell::new(0) };
     static PACE: RefCell<Pace> = const { RefCell::new(Pace { average: 0, each: 0 }) };
     static WOKEN: Cell<Option<Instant>> = const { Cell::new(None) };
@@ -76,7 +89,10 @@ pub fn brought(packets: usize) {
 /// Called on a worker's thread whenever it has nothing left to do.
 pub fn before_sleep() {
     let worked = WOKEN.take().map(|woken| woken.elapsed());
-    let pause = PACE.with(|pace| pace.borrow_mut().pause(BROUGHT.take(), worked));
+    AWAKE.set(AWAKE.get() + worked.unwrap_or_default());
+    let brought = BROUGHT.take();
+    PACKETS.set(PACKETS.get() + brought as u64);
+    let pause = PACE.with(|pace| pace.borrow_mut().pause(brought, worked));
     if let Some(pause) = pause {
         let offered = Instant::now();
         std::thread::yield_now();
@@ -93,9 +109,14 @@ pub fn after_sleep() {
     }
 }
 
-/// How much of a processor's time this thread has had.
-pub fn time_spent() -> Duration {
-    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
+/// What this thread has done by now.
+pub fn done(now: Instant) -> Done {
+    // a thread that never waits is not woken either: from here on its time counts
+    let woken = WOKEN.get().unwrap_or(now);
+    WOKEN.set(Some(woken));
+    let spent = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from);
+    let awake = AWAKE.get() + now.saturating_duration_since(woken);
+    Done { spent, awake, packets: PACKETS.get() + BROUGHT.get() as u64 }
 }
 
 /// Has this thread, and those that it makes, wake up when they asked for, and not when the kernel finds it convenient: that

@@ -5,18 +5,20 @@
 //! The decision is a pure function of how much each has worked of late. What counts is the processor's time, not how much
 //! waits: where others take it, more workers would only take it from each other.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
-/// How often a worker looks how much it has worked: longer than a burst of queries, or a cold start, keeps it busy.
-const PERIOD: Duration = Duration::from_millis(100);
-/// Percent of their time that those on duty work, on average, from which on as many again are called.
-const FULL: usize = 80;
-/// Percent of their time that the others would work, at most, if the one called last went.
-const ROOM: usize = 50;
+use crate::effort::Effort;
+use crate::pace::Done;
+
+/// Percent of their time that those on duty work, on average, from which on as many again are called. A worker that has hardly
+/// any time left still serves more: the more it finds at once, the less each takes.
+const FULL: usize = 95;
+/// Percent of their time that those who stay would work, at most, if the one called last went.
+const ROOM: usize = 90;
 /// How long a called worker stays at least.
 const STAY: Duration = Duration::from_secs(1);
 /// Open connections of clients from which on all workers accept more: each stays with the worker that accepted it, and so
@@ -47,7 +49,7 @@ impl Shift {
 
     /// The duty of one worker.
     pub fn duty(self: &Arc<Self>, number: usize) -> Duty {
-        Duty { shift: self.clone(), number, last: Cell::new(None), since: Cell::new(None) }
+        Duty { shift: self.clone(), number, effort: RefCell::default(), since: Cell::new(None) }
     }
 
     /// Whether this worker is on duty.
@@ -93,8 +95,7 @@ impl Shift {
 pub struct Duty {
     shift: Arc<Shift>,
     number: usize,
-    /// When it looked last, and how much it had worked in all by then.
-    last: Cell<Option<(Instant, Duration)>>,
+    effort: RefCell<Effort>,
     /// Since when it has been on duty.
     since: Cell<Option<Instant>>,
 }
@@ -152,24 +153,20 @@ impl Duty {
         self.shift.connections.fetch_sub(1, Ordering::AcqRel);
     }
 
-    /// The worker has found something to do, or nothing, where it looks. `spent` gives how much of the processor's time it
-    /// has had in all.
-    pub fn looked(&self, now: Instant, spent: impl FnOnce() -> Duration) {
-        let workers = self.shift.worked.len();
-        let last = self.last.get();
-        if workers == 1 || last.is_some_and(|(at, _)| now.saturating_duration_since(at) < PERIOD) {
-            return;
-        }
-        let spent = spent();
-        self.last.set(Some((now, spent)));
-        let (Some((at, before)), true) = (last, self.is_on()) else { return };
+    /// The worker has found something to do, or nothing, where it looks. `done` gives what it has done in all.
+    pub fn looked(&self, now: Instant, done: impl FnOnce() -> Done) {
+        let looked = self.effort.borrow_mut().look(now, done);
+        let (Some((since, percent)), true) = (looked, self.is_on()) else { return };
         if self.since.get().is_none() {
-            self.since.set(Some(at));
+            self.since.set(Some(since));
         }
-        let (period, spent) = (now.saturating_duration_since(at), spent.saturating_sub(before));
-        let percent = usize::try_from(spent.as_micros() * 100 / period.as_micros().max(1)).unwrap_or(100);
-        self.shift.worked[self.number].store(percent.min(100), Ordering::Relaxed);
-        self.judge(now, workers);
+        self.shift.worked[self.number].store(percent, Ordering::Relaxed);
+        self.judge(now, self.shift.worked.len());
+    }
+
+    /// Datagrams that the worker should take in at once, at most.
+    pub fn batch(&self) -> usize {
+        self.effort.borrow().batch()
     }
 
     fn judge(&self, now: Instant, workers: usize) {
@@ -185,7 +182,7 @@ impl Duty {
         // those called last go first
         let has_stayed = self.since.get().is_some_and(|since| now.saturating_duration_since(since) >= STAY);
         if on > 1 && self.number == on - 1 && has_stayed && total <= ROOM * (on - 1) && self.shift.change(on, on - 1) {
-            self.last.set(None);
+            self.effort.borrow_mut().forget();
             self.since.set(None);
         }
     }
@@ -193,7 +190,9 @@ impl Duty {
 
 #[cfg(test)]
 mod tests {
-    use super::{CROWD, Duty, PERIOD, STAY, Shift};
+    use super::{CROWD, Duty, STAY, Shift};
+    use crate::effort::PERIOD;
+    use crate::pace::Done;
     use crate::wake_count_tests::Count;
     use std::sync::Arc;
     use std::task::{Context, Waker};
@@ -219,7 +218,8 @@ mod tests {
                 self.now += PERIOD;
                 for (number, percent) in percent.iter().enumerate() {
                     self.spent[number] += PERIOD * *percent / 100;
-                    self.duties[number].looked(self.now, || self.spent[number]);
+                    let done = Done { spent: self.spent[number], ..Done::default() };
+                    self.duties[number].looked(self.now, || done);
                 }
             }
         }
@@ -232,7 +232,7 @@ mod tests {
     #[test]
     fn the_first_serves_alone_as_long_as_it_has_time() {
         let mut bench = Bench::new(4);
-        bench.work(100, &[79]);
+        bench.work(100, &[94]);
         assert_eq!(bench.on(), 1);
         assert!(bench.duties[0].is_first() && bench.duties[0].is_on() && !bench.duties[1].is_on());
     }
@@ -254,22 +254,22 @@ mod tests {
     #[test]
     fn as_many_again_are_called_when_those_on_duty_have_no_time_left() {
         let mut bench = Bench::new(4);
-        bench.work(2, &[90]);
+        bench.work(2, &[96]);
         assert_eq!(bench.on(), 2);
         // the second has not worked yet
         bench.work(1, &[100, 0]);
         assert_eq!(bench.on(), 2);
-        bench.work(3, &[90, 60]);
+        bench.work(3, &[98, 90]);
         assert_eq!(bench.on(), 2);
-        bench.work(2, &[90, 75]);
+        bench.work(2, &[98, 92]);
         assert_eq!(bench.on(), 4);
     }
 
     #[test]
     fn whoever_was_called_last_goes_when_the_others_have_room() {
         let mut bench = Bench::new(3);
-        bench.work(2, &[90]);
-        bench.work(3, &[85, 85]);
+        bench.work(2, &[96]);
+        bench.work(3, &[96, 96]);
         assert_eq!(bench.on(), 3);
         // they stay for a while
         bench.work(2, &[5, 5, 5]);
@@ -277,9 +277,9 @@ mod tests {
         bench.work(u32::try_from(STAY.as_millis() / PERIOD.as_millis()).unwrap_or(u32::MAX), &[5, 5, 5]);
         assert_eq!(bench.on(), 1);
         // and are called again as before
-        bench.work(2, &[90]);
+        bench.work(2, &[96]);
         assert_eq!(bench.on(), 2);
-        bench.work(40, &[30, 30, 0]);
+        bench.work(40, &[48, 48, 0]);
         assert_eq!(bench.on(), 2, "the first would have too much to do");
     }
 
@@ -328,9 +328,9 @@ mod tests {
     }
 
     #[test]
-    fn one_worker_alone_never_looks() {
-        let bench = Bench::new(1);
-        bench.duties[0].looked(bench.now, || unreachable!("nobody could be called"));
+    fn one_worker_alone_calls_nobody() {
+        let mut bench = Bench::new(1);
+        bench.work(100, &[100]);
         assert!(bench.duties[0].is_on());
     }
 }

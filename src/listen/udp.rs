@@ -23,7 +23,7 @@ use crate::dns::edit::truncate;
 use crate::dns::message::{self, HEADER, Message};
 use crate::hashed::BuildAsGiven;
 use crate::moment;
-use crate::pace::{self, time_spent};
+use crate::pace;
 use crate::pending::Pending;
 use crate::query::{Path, Verdict};
 use crate::relay::Relay;
@@ -136,7 +136,8 @@ impl<A: Fn(Rc<Path>, Pending) -> F, F: Future<Output = Vec<u8>>> Service<A, F> {
             let received = self.inbox.receive(self.socket.as_fd());
             // what was received in one call has come at one moment
             let _held = moment::hold();
-            self.duty.looked(moment::instant(), time_spent);
+            let now = moment::instant();
+            self.duty.looked(now, || pace::done(now));
             match received {
                 Ok(count) => {
                     pace::brought(count);
