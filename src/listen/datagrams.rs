@@ -177,11 +177,11 @@ impl Inbox {
         Inbox { payload, arrays, with_local, used: BATCH }
     }
 
-    /// Receives what waits, without waiting: the number of datagrams, at least one.
+    /// Receives what waits, without waiting, up to `most` datagrams and a batch: the number of them, at least one.
     ///
     /// # Errors
     /// `WouldBlock` if nothing waits, or what the kernel says.
-    pub fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
+    pub fn receive(&mut self, socket: BorrowedFd<'_>, most: usize) -> io::Result<usize> {
         for index in 0..self.used {
             let header = &mut self.arrays.headers[index].msg_hdr;
             header.msg_namelen = NAME_LENGTH;
@@ -196,7 +196,7 @@ impl Inbox {
             libc::recvmmsg(
                 socket.as_raw_fd(),
                 self.arrays.headers.as_mut_ptr(),
-                BATCH as c_uint,
+                most.min(BATCH) as c_uint,
                 libc::MSG_DONTWAIT,
                 std::ptr::null_mut(),
             )
@@ -428,7 +428,7 @@ mod tests {
             client.send_to(&vec![7; usize::from(size) * 10], to).unwrap();
         }
         let (mut inbox, mut outbox, mut seen) = (Inbox::new(false), Outbox::default(), Vec::new());
-        while let Ok(count) = inbox.receive(server.as_fd()) {
+        while let Ok(count) = inbox.receive(server.as_fd(), BATCH) {
             assert!(count <= BATCH);
             seen.extend(inbox.datagrams().map(|one| Outgoing {
                 bytes: one.bytes.to_vec(),
@@ -449,6 +449,18 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_wanted_yet_waits_for_whoever_comes_next() {
+        let (server, client) = (UdpSocket::bind("127.0.0.1:0").unwrap(), client());
+        for _ in 0..30 {
+            client.send_to(b"?", server.local_addr().unwrap()).unwrap();
+        }
+        let (mut one, mut other) = (Inbox::new(false), Inbox::new(false));
+        assert_eq!(one.receive(server.as_fd(), 8).unwrap(), 8);
+        assert_eq!(other.receive(server.as_fd(), usize::MAX).unwrap(), 22);
+        assert_eq!((one.datagrams().count(), other.datagrams().count()), (8, 22));
+    }
+
+    #[test]
     fn the_answer_leaves_from_the_address_that_was_asked() {
         let server = UdpSocket::bind("0.0.0.0:0").unwrap();
         setsockopt(&server, sockopt::Ipv4PacketInfo, &true).unwrap();
@@ -458,7 +470,7 @@ mod tests {
             client.connect((address, port)).unwrap();
             client.send(b"?").unwrap();
             let mut inbox = Inbox::new(true);
-            while inbox.receive(server.as_fd()).is_err() {}
+            while inbox.receive(server.as_fd(), BATCH).is_err() {}
             let one = inbox.datagrams().next().unwrap();
             let answer = Outgoing { bytes: b"!".to_vec(), peer: one.peer, local: one.local };
             Outbox::default().send(server.as_fd(), &[answer]).unwrap();
@@ -477,7 +489,7 @@ mod tests {
             client.connect((address, port)).unwrap();
             client.send(b"?").unwrap();
             let mut inbox = Inbox::new(true);
-            while inbox.receive(server.as_fd()).is_err() {}
+            while inbox.receive(server.as_fd(), BATCH).is_err() {}
             let one = inbox.datagrams().next().unwrap();
             let answer = Outgoing { bytes: b"!".to_vec(), peer: one.peer, local: one.local };
             Outbox::default().send(server.as_fd(), &[answer]).unwrap();
@@ -512,7 +524,7 @@ mod tests {
             socket.departures().unwrap().writable().await.unwrap();
             for _ in 0..ROUNDS {
                 let mut ready = poll_fn(|context| socket.poll(context)).await.unwrap();
-                assert_eq!(inbox.receive(socket.as_fd()).unwrap(), 1);
+                assert_eq!(inbox.receive(socket.as_fd(), BATCH).unwrap(), 1);
                 ready.clear_ready();
                 let peer = inbox.datagrams().next().unwrap().peer;
                 outbox.send(socket.as_fd(), &[Outgoing { bytes: b"!".to_vec(), peer, local: None }]).unwrap();

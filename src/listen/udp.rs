@@ -33,15 +33,13 @@ use crate::spares;
 /// Answers that wait for the socket. One turn of a busy resolver's connection may bring thousands; what is more than
 /// this is given up.
 const BACKLOG: usize = 128 * BATCH;
-/// Batches received in one turn before the worker's other sockets have theirs.
-const BATCHES_PER_TURN: usize = 2;
 
 /// Datagrams that are looked at before the first of them is judged: long enough for what the memory has of them to come,
 /// and few enough for all that has been found out to stay near.
 const AT_ONCE: usize = 8;
 
-/// Turns of receiving when the service is told to stop: more than a socket's buffer usually holds.
-const LAST_TURNS: usize = 16;
+/// Batches received when the service is told to stop: more than a socket's buffer usually holds.
+const LAST_BATCHES: usize = 32;
 /// Places for queries under way that stay when there is none.
 const PLACES: usize = 256;
 
@@ -69,8 +67,8 @@ pub async fn serve(listener: UdpListener, path: Rc<Path>, mut stop: oneshot::Rec
     poll_fn(|context| {
         if !service.stopped && Pin::new(&mut stop).poll(context).is_ready() {
             // what has arrived by now is still answered
-            for _ in 0..LAST_TURNS {
-                service.receive(context);
+            for _ in 0..LAST_BATCHES {
+                service.receive(context, BATCH);
             }
             service.stopped = true;
         }
@@ -107,7 +105,7 @@ impl<A: Fn(Rc<Path>, Pending) -> F, F: Future<Output = Vec<u8>>> Service<A, F> {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
         self.crowd.listen(context);
         if !self.stopped {
-            self.receive(context);
+            self.receive(context, self.duty.batch().min(BATCH));
         }
         self.crowd.poll(context, |done| self.desk.answered(done));
         self.send(context);
@@ -118,7 +116,8 @@ impl<A: Fn(Rc<Path>, Pending) -> F, F: Future<Output = Vec<u8>>> Service<A, F> {
         Poll::Pending
     }
 
-    fn receive(&mut self, context: &mut Context<'_>) {
+    /// Receives and judges one batch, of `most` datagrams; the worker's other sockets have their turn before the next.
+    fn receive(&mut self, context: &mut Context<'_>, most: usize) {
         if !self.duty.poll(context) {
             return self.socket.look_away();
         }
@@ -126,33 +125,31 @@ impl<A: Fn(Rc<Path>, Pending) -> F, F: Future<Output = Vec<u8>>> Service<A, F> {
             // whoever looks at it already goes on
             return log::warn!("watching a udp socket: {error}");
         }
-        for _ in 0..BATCHES_PER_TURN {
-            let Poll::Ready(ready) = self.socket.poll(context) else { return };
-            let mut ready = match ready {
-                Ok(ready) => ready,
-                // the runtime is going down
-                Err(error) => return log::debug!("receiving datagrams: {error}"),
-            };
-            let received = self.inbox.receive(self.socket.as_fd());
-            // what was received in one call has come at one moment
-            let _held = moment::hold();
-            let now = moment::instant();
-            self.duty.looked(now, || pace::done(now));
-            match received {
-                Ok(count) => {
-                    pace::brought(count);
-                    if count < BATCH {
-                        // there was room for more: nothing waits, and the kernel will say when something does
-                        ready.clear_ready();
-                    }
-                    self.take_in();
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+        let Poll::Ready(ready) = self.socket.poll(context) else { return };
+        let mut ready = match ready {
+            Ok(ready) => ready,
+            // the runtime is going down
+            Err(error) => return log::debug!("receiving datagrams: {error}"),
+        };
+        let received = self.inbox.receive(self.socket.as_fd(), most);
+        // what was received in one call has come at one moment
+        let _held = moment::hold();
+        let now = moment::instant();
+        self.duty.looked(now, || pace::done(now));
+        match received {
+            Ok(count) => {
+                pace::brought(count);
+                if count < most {
+                    // there was room for more: nothing waits, and the kernel will say when something does
                     ready.clear_ready();
                 }
-                // what one client's network did to a datagram says nothing about the socket
-                Err(error) => log::debug!("receiving a datagram: {error}"),
+                self.take_in();
             }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                ready.clear_ready();
+            }
+            // what one client's network did to a datagram says nothing about the socket
+            Err(error) => log::debug!("receiving a datagram: {error}"),
         }
         if self.socket.poll(context).is_ready() {
             context.waker().wake_by_ref();
