@@ -26,12 +26,12 @@ pub struct Effort {
 
 impl Effort {
     /// Looks how much was done since the last look, if a period has passed: since when, and percent of its time that the
-    /// worker has worked. `done` gives what it has done in all.
-    pub fn look(&mut self, now: Instant, done: impl FnOnce() -> Done) -> Option<(Instant, usize)> {
+    /// worker has worked. `done` gives what it has done in all by a moment.
+    pub fn look(&mut self, now: Instant, done: impl FnOnce(Instant) -> Done) -> Option<(Instant, usize)> {
         if self.last.is_some_and(|(at, _)| now.saturating_duration_since(at) < PERIOD) {
             return None;
         }
-        let done = done();
+        let done = done(now);
         let (at, before) = self.last.replace((now, done))?;
         let period = now.saturating_duration_since(at);
         let percent = percent(&before, &done, period);
@@ -78,9 +78,9 @@ mod tests {
     /// What a look finds after one period in which the processor's time and the time awake were these, in percent.
     fn found(spent: u32, awake: u32) -> Option<usize> {
         let (mut effort, now) = (Effort::default(), Instant::now());
-        assert_eq!(effort.look(now, Done::default), None);
+        assert_eq!(effort.look(now, |_| Done::default()), None);
         let done = Done { spent: percent_of(PERIOD, spent), awake: percent_of(PERIOD, awake), packets: 1000 };
-        effort.look(now + PERIOD, || done).map(|(since, percent)| {
+        effort.look(now + PERIOD, |_| done).map(|(since, percent)| {
             assert_eq!(since, now);
             percent
         })
@@ -101,14 +101,14 @@ mod tests {
     #[test]
     fn it_is_looked_at_once_a_period() {
         let (mut effort, now) = (Effort::default(), Instant::now());
-        effort.look(now, Done::default);
+        effort.look(now, |_| Done::default());
         let early = now + PERIOD - Duration::from_millis(1);
-        assert_eq!(effort.look(early, || unreachable!("too early")), None);
+        assert_eq!(effort.look(early, |_| unreachable!("too early")), None);
         let done = Done { spent: PERIOD, ..Done::default() };
         // what was done in a period longer ago than one is spread over all of it
-        assert_eq!(effort.look(now + PERIOD * 10, || done), Some((now, 10)));
+        assert_eq!(effort.look(now + PERIOD * 10, |_| done), Some((now, 10)));
         effort.forget();
-        assert_eq!(effort.look(now + PERIOD * 20, || done), None);
+        assert_eq!(effort.look(now + PERIOD * 20, |_| done), None);
     }
 
     #[test]
@@ -117,7 +117,7 @@ mod tests {
         let mut batch = |packets: u32, each: Duration| {
             now += PERIOD;
             done = Done { spent: done.spent + each * packets, packets: done.packets + u64::from(packets), ..done };
-            effort.look(now, || done);
+            effort.look(now, |_| done);
             effort.batch()
         };
         assert_eq!(batch(0, TURN), usize::MAX, "nothing is known yet");

@@ -109,7 +109,7 @@ pub fn after_sleep() {
     }
 }
 
-/// What this thread has done by now.
+/// What this thread has done in all by now.
 pub fn done(now: Instant) -> Done {
     // a thread that never waits is not woken either: from here on its time counts
     let woken = WOKEN.get().unwrap_or(now);

@@ -153,15 +153,15 @@ impl Duty {
         self.shift.connections.fetch_sub(1, Ordering::AcqRel);
     }
 
-    /// The worker has found something to do, or nothing, where it looks. `done` gives what it has done in all.
-    pub fn looked(&self, now: Instant, done: impl FnOnce() -> Done) {
+    /// The worker has found something to do, or nothing, where it looks. `done` gives what it has done in all by a moment.
+    pub fn looked(&self, now: Instant, done: impl FnOnce(Instant) -> Done) {
         let looked = self.effort.borrow_mut().look(now, done);
         let (Some((since, percent)), true) = (looked, self.is_on()) else { return };
         if self.since.get().is_none() {
             self.since.set(Some(since));
         }
         self.shift.worked[self.number].store(percent, Ordering::Relaxed);
-        self.judge(now, self.shift.worked.len());
+        self.judge(now);
     }
 
     /// Datagrams that the worker should take in at once, at most.
@@ -169,7 +169,8 @@ impl Duty {
         self.effort.borrow().batch()
     }
 
-    fn judge(&self, now: Instant, workers: usize) {
+    fn judge(&self, now: Instant) {
+        let workers = self.shift.worked.len();
         let on = self.shift.on.load(Ordering::Acquire);
         let total = self.shift.total(on);
         if total >= FULL * on && on < workers {
@@ -219,7 +220,7 @@ mod tests {
                 for (number, percent) in percent.iter().enumerate() {
                     self.spent[number] += PERIOD * *percent / 100;
                     let done = Done { spent: self.spent[number], ..Done::default() };
-                    self.duties[number].looked(self.now, || done);
+                    self.duties[number].looked(self.now, |_| done);
                 }
             }
         }

@@ -159,8 +159,7 @@ async fn accept_for_now(listener: &TcpListener, hall: &Rc<Hall>, transport: Tran
         match listener.accept().await {
             Ok((stream, peer)) => {
                 hall.path.counters().tcp_connections.add(1);
-                let now = Instant::now();
-                hall.duty.looked(now, || pace::done(now));
+                hall.duty.looked(Instant::now(), pace::done);
                 if matches!(transport, Transport::Tls) && !hall.path.rules().allows(peer.ip()) {
                     // a handshake costs more than a stranger is worth; over plain TCP there is a reply that says why
                     hall.path.counters().prohibited.add(1);
@@ -362,7 +361,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, A: Fn(Rc<Path>, Pending) -> F, F: Future
         while self.reading && !self.hall.stopped.get() && self.has_room() {
             let Some(message) = self.inflow.next_message() else { return };
             self.last_message = Instant::now();
-            self.hall.duty.looked(self.last_message, || pace::done(self.last_message));
+            self.hall.duty.looked(self.last_message, pace::done);
             if message.len() < HEADER {
                 // whoever counts like this is not speaking DNS
                 self.hall.path.counters().not_queries.add(1);

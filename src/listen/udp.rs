@@ -134,8 +134,7 @@ impl<A: Fn(Rc<Path>, Pending) -> F, F: Future<Output = Vec<u8>>> Service<A, F> {
         let received = self.inbox.receive(self.socket.as_fd(), most);
         // what was received in one call has come at one moment
         let _held = moment::hold();
-        let now = moment::instant();
-        self.duty.looked(now, || pace::done(now));
+        self.duty.looked(moment::instant(), pace::done);
         match received {
             Ok(count) => {
                 pace::brought(count);
