@@ -369,7 +369,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, A: Fn(Rc<Path>, Pending) -> F, F: Future
                 return;
             }
             self.hall.path.counters().tcp_queries.add(1);
-            pace::brought(1);
+            pace::asked(1);
             let link = Link::Stream { idle: self.hall.limits.get().idle, encrypted: self.encrypted };
             let (desk, path) = (self.desk.clone(), self.hall.path.clone());
             match path.receive(message, self.client, link) {

@@ -137,7 +137,7 @@ impl<A: Fn(Rc<Path>, Pending) -> F, F: Future<Output = Vec<u8>>> Service<A, F> {
         self.duty.looked(moment::instant(), pace::done);
         match received {
             Ok(count) => {
-                pace::brought(count);
+                pace::asked(count);
                 if count < most {
                     // there was room for more: nothing waits, and the kernel will say when something does
                     ready.clear_ready();

@@ -294,7 +294,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     fn deliver(&mut self, now: Instant) -> bool {
         let before = self.answers;
         let all_were_responses = self.hand_out(now);
-        pace::brought(usize::try_from(self.answers - before).unwrap_or(0));
+        pace::answered(usize::try_from(self.answers - before).unwrap_or(0));
         all_were_responses
     }
 
