@@ -235,8 +235,8 @@ mod tests {
     #[test]
     fn one_packet_at_a_time_never_waits_and_neither_do_two() {
         let mut pace = Pace::default();
-        let mut waits = |turn: usize, answers| pace.pause(Brought { packets: 1 + turn % 2, answers }, us(9)).is_some();
-        assert!((0..10_000).all(|turn| !waits(turn, turn % 2)));
+        let brought = |turn: usize| Brought { packets: 1 + turn % 2, answers: turn % 2 };
+        assert!((0..10_000).all(|turn| pace.pause(brought(turn), us(9)).is_none() && !pace.is_busy()));
     }
 
     #[test]
